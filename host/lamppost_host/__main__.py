@@ -1,0 +1,3 @@
+from lamppost_host.cli import main
+
+main()
