@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from lamppost_host.errors import LamppostError
 from lamppost_host.virtual.interpreter import find_micropython
 
@@ -35,7 +36,9 @@ def micropython() -> list[str]:
 @pytest.fixture(scope="session")
 def mosquitto() -> str:
     """The path of a Mosquitto broker."""
-    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin")
+    found = shutil.which("mosquitto") or shutil.which(
+        "mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
+    )
     if found is None:
         missing_service("Mosquitto", "apt-get install mosquitto")
     assert found is not None

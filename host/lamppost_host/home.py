@@ -58,7 +58,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def write_secret(path: Path, text: str) -> None:

@@ -21,7 +21,8 @@ def run_firmware(micropython: list[str], tmp_path: Path) -> RunFirmware:
     def run(script: str, *arguments: str, timeout: float = 60, heap: str = "2m") -> str:
         file = tmp_path / "script.py"
         file.write_text(
-            f"import sys\nsys.path[:0] = [{str(FIRMWARE)!r}, {str(BOARDS / 'unix')!r}]\n" + script, encoding="utf-8"
+            f"import sys\nsys.path[:0] = [{str(FIRMWARE)!r}, {str(BOARDS / 'unix')!r}]\n" + script,
+            encoding="utf-8",
         )
         done = subprocess.run(
             [*micropython, "-X", f"heapsize={heap}", str(file), *arguments],
