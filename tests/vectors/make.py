@@ -104,7 +104,7 @@ def obs() -> list[dict[str, Any]]:
         _error("a column of text", changed(13, [["21.5"]]), "column-unknown"),
         _error("a column that is a number", changed(13, [2150]), "column-unknown"),
         _error("a value of 2^30", changed(13, [[2**30]]), "out-of-bounds"),
-        _error("a sum of 2^30", msgpack.packb(items[:6] + [2] + items[7:13] + [[[2**30 - 1, 1]]]), "out-of-bounds"),
+        _error("a sum of 2^30", msgpack.packb([*items[:6], 2, *items[7:13], [[2**30 - 1, 1]]]), "out-of-bounds"),
         _error("a spare nibble that is not 0", changed(13, [[5, b"\x01"]]), "out-of-bounds"),
         _error("nibbles for more rows", changed(13, [[5, b"\x00\x00"]]), "wrong-length"),
     ]  # fmt: skip
