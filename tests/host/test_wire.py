@@ -152,22 +152,39 @@ _documents = st.recursive(
 )
 
 
+def _refusal(decode: Any, payload: bytes) -> str | None:
+    try:
+        decode(payload)
+    except wire.WireError as error:
+        return error.code
+    return None
+
+
 @pytest.mark.parametrize(
     "decode", [wire.decode_obs, wire.decode_about, wire.decode_status, wire.decode_mark, wire.decode_ask]
 )
-def test_bytes_of_any_kind_are_decoded_or_refused(decode: Any) -> None:
+def test_a_document_of_any_kind_is_decoded_or_refused(decode: Any) -> None:
     refusals = set()
 
-    @settings(max_examples=2_000, deadline=None, database=None)
-    @given(st.one_of(st.binary(max_size=80), _documents.map(msgpack.packb)))
+    @settings(max_examples=200, deadline=None, database=None)
+    @given(_documents.map(msgpack.packb))
     def refuses(payload: bytes) -> None:
-        try:
-            decode(payload)
-        except wire.WireError as error:
-            refusals.add(error.code)
+        refusals.add(_refusal(decode, payload))
 
     refuses()
-    assert refusals
+    assert {"wrong-type", "version-unknown"} & refusals
+
+
+def test_ten_thousand_frames_of_random_bytes_are_refused() -> None:
+    @settings(max_examples=100, deadline=None, database=None)
+    @given(st.binary(min_size=100 * 16, max_size=100 * 16))
+    def refuses(noise: bytes) -> None:
+        for at in range(0, len(noise), 16):
+            # Half of them begin as a frame does.
+            start = b"\x9e\x01" if at % 32 else b""
+            assert _refusal(wire.decode_obs, start + noise[at : at + 16]) is not None
+
+    refuses()
 
 
 @settings(max_examples=400, deadline=None)
