@@ -8,6 +8,7 @@ import rich_click as click
 
 from lamppost_host import __version__
 from lamppost_host.errors import LamppostError
+from lamppost_host.parent import END_WITH_PARENT, end_with_parent
 
 _COMMANDS = {
     "demo": "broker, platform, bridge and virtual nodes in one command",
@@ -40,6 +41,8 @@ def lamppost() -> None:
 
 def main() -> None:
     """Run the command line; show a LamppostError as two lines, never as a traceback."""
+    if os.environ.pop(END_WITH_PARENT, None):
+        end_with_parent()
     try:
         lamppost(prog_name="lamppost")
     except LamppostError as error:
