@@ -15,6 +15,10 @@ REMEDY = (
 )
 
 
+_FROM_PYPI = "import sys, micropython_unix as m; sys.argv[0] = 'micropython'; sys.exit(m.main())"
+"""`python -m micropython_unix` would lose the exit status: the module does not pass it on."""
+
+
 def find_micropython() -> list[str]:
     """The command that starts MicroPython's unix port: LAMPPOST_MICROPYTHON, else the one from PyPI, else the one on the PATH."""
     named = os.environ.get("LAMPPOST_MICROPYTHON")
@@ -24,7 +28,7 @@ def find_micropython() -> list[str]:
             raise LamppostError(f"LAMPPOST_MICROPYTHON names {named}, which can't be run", REMEDY)
         return [found]
     if importlib.util.find_spec("micropython_unix") is not None:
-        return [sys.executable, "-m", "micropython_unix"]
+        return [sys.executable, "-P", "-c", _FROM_PYPI]
     on_path = shutil.which("micropython")
     if on_path is not None:
         return [on_path]
