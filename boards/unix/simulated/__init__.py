@@ -1,0 +1,1 @@
+"""Simulated hardware: sensors as registers and bytes, a flash in a file, and the world that they measure."""
