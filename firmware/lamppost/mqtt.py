@@ -135,7 +135,9 @@ class MqttClient:
         self._tx_view = memoryview(self._tx)
         self._tx_end = 0
         self._tx_ready = asyncio.Event()
-        self._sending = False  # a publish larger than the buffer is half in it: nobody else may put a packet there
+        self._sending = (
+            False  # a publish larger than the buffer is half in it: nobody else may put a packet there
+        )
         self._writing = False
         self._rx = bytearray(max(rx_bytes, 128))
         # Ticks of: start of the connection or its last complete packet, write under way, last write, last PUBACK, PINGREQ.
@@ -160,7 +162,9 @@ class MqttClient:
                 began = ticks_ms()
                 try:
                     await self._connection()
-                except Exception as error:  # OSError, and what the TLS library says of a certificate: ValueError
+                except (
+                    Exception
+                ) as error:  # OSError, and what the TLS library says of a certificate: ValueError
                     self._report(error)
                 if self._stopping:
                     break
@@ -214,7 +218,11 @@ class MqttClient:
         if not self.connected:
             raise MqttError("not connected")
         room = min(header + size, len(self._tx))
-        while self._sending or self._tx_end + room > len(self._tx) or (qos and len(self._in_flight) >= self.window):
+        while (
+            self._sending
+            or self._tx_end + room > len(self._tx)
+            or (qos and len(self._in_flight) >= self.window)
+        ):
             await self._change(generation)
 
         # From here to the end of the header nothing waits, so no other task comes between.
@@ -279,10 +287,12 @@ class MqttClient:
         """Wait until everything published is acknowledged. Raises MqttError when it takes longer, or the connection ends."""
         if not self.connected:
             raise MqttError("not connected")
-        try:
-            await asyncio.wait_for_ms(self._drained(self._generation), timeout_ms)
-        except asyncio.TimeoutError:
-            raise MqttError(f"{len(self._in_flight)} messages unacknowledged after {timeout_ms} ms")
+        generation = self._generation
+        deadline = ticks_add(ticks_ms(), timeout_ms)
+        while self._in_flight or self._tx_end or self._writing:
+            if ticks_diff(deadline, ticks_ms()) <= 0:
+                raise MqttError(f"{len(self._in_flight)} messages unacknowledged after {timeout_ms} ms")
+            await self._change(generation)
 
     # ---- one connection, from its opening to its end ----
 
@@ -406,7 +416,9 @@ class MqttClient:
                 await self._tx_ready.wait()
             self._write_began = ticks_ms()
             self._writing = True
-            stream.write(self._tx_view[: self._tx_end])  # what the socket does not take at once, the stream copies
+            stream.write(
+                self._tx_view[: self._tx_end]
+            )  # what the socket does not take at once, the stream copies
             self._tx_end = 0
             self._changed.set()
             await stream.drain()
@@ -482,7 +494,7 @@ class MqttClient:
             if answer is not None:
                 answer[1] = view[body + 2]
                 self._changed.set()
-        elif not (first == _PINGRESP << 4 and body == end or first == _UNSUBACK << 4 and end - body == 2):
+        elif not ((first == _PINGRESP << 4 and body == end) or (first == _UNSUBACK << 4 and end - body == 2)):
             raise MqttError(f"a malformed or unexpected packet, first byte {first}, {end - body} bytes long")
 
     def _take_connack(self, view, first, body, end):
@@ -573,10 +585,6 @@ class MqttClient:
             await self._changed.wait()
         if generation != self._generation or not self.connected:
             raise MqttError("the connection ended")
-
-    async def _drained(self, generation):
-        while self._in_flight or self._tx_end or self._writing:
-            await self._change(generation)
 
     def _new_id(self):
         while True:
