@@ -174,11 +174,9 @@ class BME280:
 
     def _start(self, control):
         self._measure(control >> 5, (control >> 2) & 0x07, self._humidity_oversampling)
-        t, p, h = (
-            _OVERSAMPLING[control >> 5],
-            _OVERSAMPLING[(control >> 2) & 7],
-            _OVERSAMPLING[self._humidity_oversampling],
-        )
+        t = _OVERSAMPLING[control >> 5]
+        p = _OVERSAMPLING[(control >> 2) & 0x07]
+        h = _OVERSAMPLING[self._humidity_oversampling]
         # Section 9.1, the typical time, in µs: shorter than the maximum that a driver has to wait.
         microseconds = 1000 + 2000 * t + (2000 * p + 500 if p else 0) + (2000 * h + 500 if h else 0)
         self._conversion_ms = microseconds // 1000 + 1
@@ -194,7 +192,9 @@ class BME280:
 
     def _measure(self, osrs_t, osrs_p, osrs_h):
         temperature, humidity, pressure = self._inputs
-        t, h, p = temperature.read(), humidity.read(), pressure.read()
+        t = temperature.read()
+        h = humidity.read()
+        p = pressure.read()
         last = self._measured
         if last is not None and t == last[0] and h == last[1] and p == last[2]:
             if osrs_t == last[3] and osrs_p == last[4] and osrs_h == last[5]:

@@ -2,11 +2,21 @@
 
 import struct
 
+from micropython import const
+
 from simulated.inputs import build_input
 from simulated.world import world
 
-_RESET, _ROM_COMMAND, _MATCH, _SEARCH, _FUNCTION, _SEND, _RECEIVE, _BUSY, _DESELECTED = range(9)
-_POWER_ON_RAW = 0x0550
+# What the slave expects next.
+_ROM_COMMAND = const(1)
+_FUNCTION = const(2)
+_RECEIVE = const(3)
+_MATCH = const(4)
+_SEARCH = const(5)
+_SEND = const(6)
+_BUSY = const(7)
+_DESELECTED = const(8)
+_POWER_ON_RAW = const(0x0550)
 
 
 def crc8(data, count):
@@ -105,7 +115,7 @@ class DS18B20:
                 self._bits += 1
                 if self._bits == 192:
                     self._begin(_FUNCTION)
-        elif state in (_ROM_COMMAND, _FUNCTION, _RECEIVE):
+        elif state <= _RECEIVE:
             self._byte |= bit << (self._bits & 7)
             self._bits += 1
             if self._bits & 7 == 0:

@@ -44,7 +44,9 @@ class PMS5003:
         if not due:
             return
         self._last = (self._last + due * self._interval_ms) & 0x3FFFFFFF
-        pm1, pm2_5, pm10 = self._inputs[0].read(), self._inputs[1].read(), self._inputs[2].read()
+        pm1 = self._inputs[0].read()
+        pm2_5 = self._inputs[1].read()
+        pm10 = self._inputs[2].read()
         if self.absent or pm1 is None or pm2_5 is None or pm10 is None:
             return
         for _ in range(min(due, 16)):
