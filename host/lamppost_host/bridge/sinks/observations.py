@@ -1,0 +1,87 @@
+"""Frames to SensorThings Observations: rows of `CreateObservations` as JSON text, built with as little work a reading as Python allows."""
+
+from functools import lru_cache
+from typing import Final
+
+from lamppost_host import wire
+
+_CLOCK: Final = tuple(f"{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60))
+_MILLISECONDS_OF_SECOND: Final = tuple(f"{ms:03d}Z" for ms in range(1000))
+_SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
+
+
+def _quality_text(bits: int) -> str:
+    names = {0: "outside-range", 1: "time-uncertain"}
+    return ",".join(names.get(bit, f"bit-{bit}") for bit in range(8) if bits >> bit & 1)
+
+
+QUALITY: Final = tuple(_quality_text(bits) for bits in range(256))
+"""resultQuality by a row's quality bits; empty for a good row, which gets none."""
+
+COMPONENTS: Final = '["phenomenonTime","resultTime","result","parameters"]'
+COMPONENTS_WITH_QUALITY: Final = '["phenomenonTime","resultTime","result","parameters","resultQuality"]'
+
+
+@lru_cache(maxsize=1024)
+def _day(days: int) -> str:
+    """`YYYY-MM-DDT` of a day since 1970, in the proleptic Gregorian calendar."""
+    # Howard Hinnant's civil_from_days, in years that begin in March.
+    shifted = days + 719_468
+    era, of_era = divmod(shifted, 146_097)
+    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    day_of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = (5 * day_of_year + 2) // 153
+    day = day_of_year - (153 * month + 2) // 5 + 1
+    month = month + 3 if month < 10 else month - 9
+    return f"{year_of_era + era * 400 + (month <= 2):04d}-{month:02d}-{day:02d}T"
+
+
+def iso(unix_ms: int) -> str:
+    """A time as SensorThings wants it: UTC with Z, to the millisecond."""
+    seconds, ms = divmod(unix_ms, 1000)
+    minutes, second = divmod(seconds, 60)
+    days, minute = divmod(minutes, 1440)
+    return _day(days) + _CLOCK[minute] + _SECONDS[second] + _MILLISECONDS_OF_SECOND[ms]
+
+
+def rows_of(frame: wire.Frame) -> tuple[list[str], list[str]]:
+    """What stands before and after the result in each row of the frame: `["…","…",` and `,{"reading":"…"}]`.
+
+    phenomenonTime is the row's time, or the interval that ends there; resultTime the row's time (WIRE.md, obs).
+    """
+    epoch = frame.epoch_ms
+    times = [iso(epoch + offset) for offset in frame.offsets_ms]
+    if frame.interval_ms:
+        begin = epoch - frame.interval_ms
+        starts = [iso(begin + offset) for offset in frame.offsets_ms]
+        heads = [f'["{start}/{end}","{end}",' for start, end in zip(starts, times, strict=True)]
+    else:
+        heads = [f'["{time}","{time}",' for time in times]
+    name = f',{{"reading":"{frame.boot.hex()}/{frame.seq}/'
+    tails = [f'{name}{row}"}}]' for row in range(frame.rows)]
+    return heads, tails
+
+
+def column_rows(values: list[int | None], decimals: int, heads: list[str], tails: list[str]) -> list[str]:
+    """The rows of one column without its missing values.
+
+    `result` is the scaled integer divided by a power of ten, written as the shortest decimal that reads back the same: exactly the digits that the node sent.
+    """
+    if decimals == 0:
+        return [f"{h}{v}{t}" for h, v, t in zip(heads, values, tails, strict=True) if v is not None]
+    scale = 10**decimals
+    if None in values:
+        return [f"{h}{v / scale!r}{t}" for h, v, t in zip(heads, values, tails, strict=True) if v is not None]
+    return [f"{h}{v / scale!r}{t}" for h, v, t in zip(heads, values, tails, strict=True)]
+
+
+def split_by_quality(values: list[int | None], quality: bytes) -> tuple[list[int | None], list[int | None]]:
+    """A column's good values and its others, each with the other kind missing."""
+    good = [None if bits else value for value, bits in zip(values, quality, strict=True)]
+    marked = [value if bits else None for value, bits in zip(values, quality, strict=True)]
+    return good, marked
+
+
+def tails_with_quality(tails: list[str], quality: bytes) -> list[str]:
+    """Row ends that carry resultQuality."""
+    return [f'{tail[:-1]},"{QUALITY[bits]}"]' for tail, bits in zip(tails, quality, strict=True)]
