@@ -1,0 +1,1 @@
+"""OData as SensorThings uses it: text -> syntax tree -> SQL."""
