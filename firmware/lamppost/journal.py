@@ -1,0 +1,607 @@
+"""The store-and-forward log in flash: frames wait here until the host has confirmed them.
+
+A folder of append-only segment files (`segment.py`), bounded in bytes: where the next one would not fit, the oldest is dropped, and the frames in
+it that are not confirmed are counted and named. Every record is flushed before `append` returns. After a cut at any byte, what reads
+back is what was appended, without the record that was being written. Nothing is rewritten in place; what must outlive a restart (the head,
+counters) is appended too, and each segment begins with the whole of it and the about document, so that older segments can go.
+
+The files are not preallocated: LittleFS copies what is overwritten, so that a preallocated file costs every byte twice.
+"""
+
+import os
+import struct
+
+from micropython import const
+
+from . import segment
+from .batch import MAX_FRAME, begin_frame
+from .segment import ABOUT, BEGIN, CLOCK, FRAME_AT, HEAD, OBS, PREFIX, STATE, SegmentReader
+
+_BLOCK = const(4096)  # a file takes whole blocks of flash
+_MAX_RUNS = const(16)  # runs of dropped frames that are named (WIRE.md, status)
+_MAX_MARKS = const(16)  # boots whose marks are remembered; a `mark` message has 8
+_CLEAN = const(1)
+_STATE_FORM = "<BBHIIIIII"
+_STATE_SIZE = const(28)
+
+
+class Cursor:
+    """A place in a journal, and a buffer with the frame that is there (`Journal.load`)."""
+
+    def __init__(self):
+        self.number = 0
+        self.offset = 0
+        self.size = 0  # of the record at the place; 0 before `load`
+        self.buffer = bytearray(512)
+        self.boot = b""
+        self.seq = 0
+        self.readings = 0
+
+    def frame(self):
+        """The frame as a memoryview of the buffer."""
+        return memoryview(self.buffer)[FRAME_AT : self.size]
+
+    def about_revision(self):
+        """The revision of the about document that the frame refers to."""
+        return struct.unpack_from(">I", self.buffer, FRAME_AT + 3)[0]
+
+    def clock_at(self):
+        """Where the frame's clock item is in the buffer."""
+        return FRAME_AT + self.buffer[18]
+
+
+class Journal:
+    """The journal in `folder`, made if it is missing, of at most `limit` bytes of flash in segments of `segment_size` bytes.
+
+    `boot`: this boot's id, 8 random bytes. `on_event(text)` is told what a maker should know. Opening reads the whole journal once; flash that
+    can't be read or written is reported, and tried again with every append.
+
+    `seq`, `taken`: the next frame's number, and the readings journalled in this boot. `pending`: frames not confirmed. `dropped`, `drops`
+    ([boot, first, last, readings]), `cuts`, `refused` as in WIRE.md's status.
+    """
+
+    def __init__(self, folder, boot, limit=262144, segment_size=16384, max_frame=1024, on_event=None):
+        if segment_size < _BLOCK or limit < 2 * segment_size:
+            raise ValueError("the journal needs segments of 4096 bytes at least, and room for two")
+        self._folder = folder
+        self._limit = limit
+        self._segment_size = segment_size
+        self._tell = on_event or (lambda text: None)
+        self.boot = bytes(boot)
+        self.seq = 0
+        self.taken = 0
+        self.pending = 0
+        self.dropped = 0
+        self.drops = []
+        self.cuts = 0
+        self.refused = 0
+        self.faulty = False  # the last append failed
+        self._segments = []  # [number, end of its last whole record], oldest first
+        self._highest = 0  # number of the newest segment that ever was
+        self._head = (
+            0,
+            BEGIN,
+        )  # place of the first record that is not confirmed; older segments count no more
+        self._head_moved = False  # since it was last written
+        self._marks = {}  # boot -> highest confirmed seq
+        self._gap = (0, BEGIN)  # place up to which gaps in the sequence are accounted for
+        self._last = None  # boot, seq and taken that the next frame read must have
+        self._file = None  # the last segment, open to append
+        self._writing = False  # an append began and did not come to its end
+        self._about = b""
+        self._about_written = None  # the document in force at the end of the last segment
+        self._undated = False  # this boot has frames in the journal that lack their UTC
+        self._clock_boot = None  # the boot that `offset_of` looked up last, and what it found
+        self._clock = None
+        self._reader = SegmentReader(folder)
+        self.buffer = bytearray(FRAME_AT + max_frame)
+        self._view = memoryview(self.buffer)
+        self._make_folder()
+        self._recover()
+
+    def _make_folder(self):
+        try:
+            os.stat(self._folder)
+        except OSError:
+            try:
+                os.mkdir(self._folder)
+            except OSError as error:
+                self._tell("journal: {} can't be made: {}".format(self._folder, error))
+
+    # Opening
+
+    def _recover(self):
+        try:
+            found = segment.list_segments(self._folder)
+        except OSError as error:
+            self._tell("journal: can't be opened: {}".format(error))
+            return
+        had_state = self._find_state(found)
+        clean = False
+        intact = False
+        for number, size in found:
+            self._highest = number
+            clean = intact = False
+            end = BEGIN
+            if number >= self._head[0] and self._reader.is_segment(number, size):
+                for end, clean in self._records(number, size):  # noqa: B007 - the last ones count
+                    pass
+                intact = end == size
+            if end == BEGIN:
+                # Dropped or confirmed before the restart, or cut off before its first record was whole.
+                self._remove(number)
+                continue
+            self._segments.append([number, end])
+            if not intact:
+                self._tell("journal: segment {} is whole up to byte {} of {}".format(number, end, size))
+        if had_state and not clean:
+            self.cuts += 1
+        self._last = None
+        self._advance()
+        if intact and self._segments and self._segments[-1][0] == self._highest:
+            self._reader.close()
+            try:
+                self._file = open(segment.segment_path(self._folder, self._highest), "ab")
+            except OSError:
+                self._file = None  # the next append begins a new segment
+
+    def _records(self, number, size):
+        """Account for each whole record of a segment; yields the end of each, and whether it marks a clean stop."""
+        reader = self._reader
+        offset = BEGIN
+        while True:
+            length = reader.check(number, offset, size)
+            if not length or (offset == BEGIN and reader.kind != STATE):
+                return
+            if reader.kind == OBS:
+                self._follow(number, offset)
+                if (number, offset) >= self._head:
+                    self.pending += 1
+            elif reader.kind == ABOUT:
+                whole = length - PREFIX <= len(reader.body)
+                self._about_written = bytes(memoryview(reader.body)[: length - PREFIX]) if whole else None
+            offset += length
+            yield offset, reader.kind == STATE and bool(reader.body[0] & _CLEAN)
+
+    def _find_state(self, found):
+        """Take head and counters from the newest segment that has them. Returns whether there is one."""
+        reader = self._reader
+        for number, size in reversed(found):
+            if not reader.is_segment(number, size):
+                continue
+            offset = BEGIN
+            while True:
+                length = reader.check(number, offset, size)
+                if not length or (offset == BEGIN and reader.kind != STATE):
+                    break
+                if reader.kind == STATE:
+                    self._take_state(reader.body)
+                elif reader.kind == HEAD:
+                    self._head = struct.unpack_from("<II", reader.body)
+                offset += length
+            if offset > BEGIN:
+                return True
+        return False
+
+    def _follow(self, number, offset):
+        """Compare the frame that the reader stands on with the one before it; name what is missing between them (flash that can't be read back)."""
+        reader = self._reader
+        last = self._last
+        place = (number, offset)
+        if last is not None and last[0] == reader.boot and reader.seq > last[1] and place > self._gap:
+            self._gap = place
+            self._drop_run(self.drops, reader.boot, last[1], reader.seq - 1, reader.taken - last[2])
+            self.dropped += reader.taken - last[2]
+            self._tell("journal: frames {} to {} can't be read back".format(last[1], reader.seq - 1))
+        self._last = (reader.boot, reader.seq + 1, reader.taken + reader.readings)
+
+    def _state(self, drops, dropped, head, clean):
+        flags = _CLEAN if clean else 0
+        gap = self._gap
+        body = bytearray(
+            struct.pack(
+                _STATE_FORM, flags, len(drops), 0, self.cuts, dropped, head[0], head[1], gap[0], gap[1]
+            )
+        )
+        for boot, first, last, readings in drops:
+            body.extend(boot)
+            body.extend(struct.pack("<III", first, last, readings))
+        return body
+
+    def _take_state(self, body):
+        _, runs, _, self.cuts, self.dropped, number, offset, gap, gap_at = struct.unpack_from(
+            _STATE_FORM, body
+        )
+        self._head = (number, offset)
+        self._gap = (gap, gap_at)
+        self.drops = []
+        for i in range(runs):
+            at = _STATE_SIZE + 20 * i
+            first, last, readings = struct.unpack_from("<III", body, at + 8)
+            self.drops.append([bytes(memoryview(body)[at : at + 8]), first, last, readings])
+
+    # Appending
+
+    def set_about(self, document, revision):
+        """The about document (bytes) that the frames from now on refer to, and its revision."""
+        self._about = document
+        begin_frame(self.buffer, FRAME_AT, revision, self.boot)
+
+    def make_room(self, max_frame):
+        """See to it that a frame of so many bytes fits `buffer`. Call before `set_about`."""
+        if len(self.buffer) < FRAME_AT + max_frame:
+            self.buffer = bytearray(FRAME_AT + max_frame)
+            self._view = memoryview(self.buffer)
+
+    def begin(self):
+        """Record that this boot runs, so that the next one knows whether it stopped cleanly. False if flash refuses."""
+        return self._append_body(STATE, self._state(self.drops, self.dropped, self._head, False))
+
+    def stop(self):
+        """Record a clean stop and close the files. False if flash refuses."""
+        self._head_moved = False  # the state has it
+        done = self._append_body(STATE, self._state(self.drops, self.dropped, self._head, True))
+        self._close()
+        self._reader.close()
+        return done
+
+    def note_clock(self, seconds, milliseconds):
+        """This boot's tick 0 was at that UTC (since 2020): recorded if the boot has frames without it, so that a later boot can date them.
+        False if flash refuses."""
+        if self._undated and self._append_body(CLOCK, self.boot + struct.pack("<iH", seconds, milliseconds)):
+            self._undated = False
+        return not self._undated
+
+    def append(self, end, batch):
+        """Append the frame that `batch` encoded to `buffer` from FRAME_AT up to `end`, with this journal's `seq` and `taken`. True when it is in
+        flash; False if flash refuses: the readings are counted in `refused`."""
+        struct.pack_into(
+            "<IIHBB", self.buffer, PREFIX, self.seq, self.taken, batch.readings, batch.clock_at, 0
+        )
+        if not self._append(self._view[:end], OBS):
+            self.refused += batch.readings
+            return False
+        if batch.undated:
+            self._undated = True
+        return True
+
+    def _append_body(self, kind, body):
+        record = bytearray(PREFIX + len(body))
+        record[PREFIX:] = body
+        return self._append(memoryview(record), kind)
+
+    def _append(self, record, kind):
+        """Write a record (memoryview, its body in place) to the end of the journal and flush it. False if flash refuses."""
+        seq = self.seq
+        try:
+            if self._writing:
+                self._settle()
+            if self._file is None or self._segments[-1][1] + len(record) > self._segment_size:
+                self._rotate()
+            number = self._segments[-1][0]
+            self._writing = True
+            size = 0
+            if kind == OBS and self._about_written != self._about:
+                size += self._file.write(segment.make_record(ABOUT, self._about, number))
+                self._about_written = self._about
+            if self._head_moved:
+                size += self._file.write(segment.make_record(HEAD, struct.pack("<II", *self._head), number))
+                self._head_moved = False
+            segment.seal(record, kind, number)
+            size += self._file.write(record)
+            self._file.flush()
+            if kind == OBS:
+                self.pending += 1
+                self.taken += struct.unpack_from("<H", record, 16)[0]
+                self.seq += 1
+            self._segments[-1][1] += size
+            self._writing = False
+        except OSError as error:
+            if not self.faulty:
+                self._tell("journal: flash refuses a record: {}".format(error))
+            self.faulty = True
+            return self._after_error(kind, seq)
+        if self.faulty:
+            self.faulty = False
+            self._tell("journal: flash takes records again")
+        return True
+
+    def _after_error(self, kind, seq):
+        """Returns whether the frame is in flash for all that the append failed."""
+        try:
+            self._settle()
+        except OSError:
+            self._writing = False
+            if kind == OBS:
+                # The flash can't even be read. The frame may come to light after a restart, so its number is not used again, and is
+                # named as dropped with no reading: its readings count as refused.
+                self._drop_run(self.drops, self.boot, self.seq, self.seq, 0)
+                self.seq += 1
+            return False
+        return kind == OBS and self.seq > seq
+
+    def _settle(self):
+        """After an append that did not come to its end: leave its segment for good, and count the frame if all of it is there."""
+        unsettled = self._writing
+        self._close()
+        if not unsettled:
+            return
+        self._head_moved = True
+        self._reader.close()
+        reader = self._reader
+        current = self._segments[-1]
+        size = os.stat(segment.segment_path(self._folder, current[0]))[6]
+        while True:
+            length = reader.check(current[0], current[1], size)
+            if not length:
+                break
+            if reader.kind == OBS and reader.boot == self.boot and reader.seq == self.seq:
+                self.pending += 1
+                self.taken += reader.readings
+                self.seq += 1
+            current[1] += length
+        self._writing = False
+
+    def _close(self):
+        file = self._file
+        self._file = None
+        if file is not None:
+            try:
+                file.close()
+            except OSError:
+                pass  # nothing in it counts before it has been flushed
+
+    # The ring
+
+    def _rotate(self):
+        """Begin a new segment; drop the oldest ones if the journal would grow over its limit."""
+        self._close()
+        if not self._segments:
+            self._make_folder()
+        number = self._highest + 1
+        room = self._limit - self._segment_size
+        for place in self._segments:
+            room -= _blocks(place[1])
+        drops = [list(run) for run in self.drops]
+        dropped = self.dropped
+        frames = 0
+        victims = 0
+        while room < 0 and victims < len(self._segments):
+            place = self._segments[victims]
+            room += _blocks(place[1])
+            victims += 1
+            lost, count = self._count_unconfirmed(place[0], place[1], drops)
+            dropped += lost
+            frames += count
+        head = self._head
+        if victims:
+            head = (self._segments[victims][0] if victims < len(self._segments) else number, BEGIN)
+        first = bytearray(segment.MAGIC + struct.pack("<I", number))
+        first.extend(segment.make_record(STATE, self._state(drops, dropped, head, False), number))
+        if self._about:
+            first.extend(segment.make_record(ABOUT, self._about, number))
+        self._highest = number
+        file = self._create(number, first)
+        # From here on the drop is in flash, and the dropped segments count no more, removed or not.
+        self._file = file
+        self._about_written = self._about
+        self._head_moved = False
+        self._segments.append([number, len(first)])
+        self._head = head
+        self.drops = drops
+        self.dropped = dropped
+        self.pending -= frames
+        for _ in range(victims):
+            self._remove(self._segments.pop(0)[0])
+        if frames:
+            self._tell("journal: full; dropped {} frames, not all of them confirmed".format(frames))
+        self._advance()
+
+    def _create(self, number, first):
+        """A new segment with its first bytes, open to append."""
+        path = segment.segment_path(self._folder, number)
+        file = open(path, "wb")
+        try:
+            file.write(first)
+            file.flush()
+        except OSError:
+            # If it is whole in flash all the same, the segment after it tells the same story.
+            try:
+                file.close()
+                os.remove(path)
+            except OSError:
+                pass
+            raise
+        return file
+
+    def _count_unconfirmed(self, number, end, drops):
+        """Name in `drops` the frames of a segment that are not confirmed. Returns their readings, and how many frames were pending."""
+        reader = self._reader
+        offset = max((number, BEGIN), self._head)
+        if offset[0] > number:
+            return 0, 0
+        offset = offset[1]
+        readings = 0
+        frames = 0
+        while True:
+            try:
+                size = reader.peek(number, offset, end)
+            except OSError:
+                size = 0
+            if not size:
+                return readings, frames
+            offset += size
+            if reader.kind == OBS:
+                frames += 1
+                if not self._confirmed():
+                    readings += reader.readings
+                    self._drop_run(drops, reader.boot, reader.seq, reader.seq, reader.readings)
+
+    @staticmethod
+    def _drop_run(drops, boot, first, last, readings):
+        if drops and drops[-1][0] == boot and drops[-1][2] + 1 == first:
+            drops[-1][2] = last
+            drops[-1][3] += readings
+        else:
+            drops.append([boot, first, last, readings])
+            if len(drops) > _MAX_RUNS:
+                drops.pop(0)
+
+    def _remove(self, number):
+        self._reader.close()
+        try:
+            os.remove(segment.segment_path(self._folder, number))
+        except OSError as error:
+            self._tell("journal: segment {} can't be removed: {}".format(number, error))
+
+    # Confirming
+
+    def confirm(self, boot, seq):
+        """The host has this boot's frames up to `seq`. What is unknown, old or impossible is ignored. Returns whether the mark moved."""
+        boot = bytes(boot)
+        if seq <= self._marks.get(boot, -1) or not self.pending or (boot == self.boot and seq >= self.seq):
+            return False
+        if boot not in self._marks and len(self._marks) >= _MAX_MARKS:
+            self._marks.clear()  # the host repeats those that still matter
+        self._marks[boot] = seq
+        self._advance()
+        return True
+
+    def _confirmed(self):
+        """Is the frame that the reader stands on confirmed?"""
+        return self._reader.seq <= self._marks.get(self._reader.boot, -1)
+
+    def _advance(self):
+        """Move the head over frames that are confirmed, and remove the segments that it leaves."""
+        reader = self._reader
+        number, offset = self._head
+        while self._segments:
+            first, end = self._segments[0]
+            if number != first:
+                number = first
+                offset = BEGIN
+            try:
+                size = reader.peek(number, offset, end)
+            except OSError:
+                break  # tried again with the next mark
+            if size:
+                if reader.kind == OBS:
+                    if not self._confirmed():
+                        break
+                    self.pending -= 1
+                    self._head_moved = True
+                offset += size
+                continue
+            if len(self._segments) == 1:
+                self.pending = 0
+                break
+            self._segments.pop(0)
+            self._remove(number)
+            self._head_moved = True
+        self._head = (number, offset)
+
+    # Reading
+
+    def rewind(self, cursor):
+        """Put the cursor on the first frame that is not confirmed."""
+        cursor.number, cursor.offset = self._head
+        cursor.size = 0
+        self._last = None
+
+    def load(self, cursor):
+        """Move the cursor on to the next frame that is not confirmed, if it does not stand on one, and read it into the cursor's buffer.
+        False at the journal's end. Raises OSError if flash can't be read."""
+        if (cursor.number, cursor.offset) < self._head:
+            self.rewind(cursor)
+        reader = self._reader
+        while True:
+            place = self._place(cursor.number)
+            if place is None:
+                return False
+            number, end = place
+            if number != cursor.number:
+                cursor.number = number
+                cursor.offset = BEGIN
+            size = reader.peek(number, cursor.offset, end)
+            if size and reader.kind != OBS:
+                cursor.offset += size
+                continue
+            if size and self._confirmed():
+                self._last = (reader.boot, reader.seq + 1, reader.taken + reader.readings)
+                cursor.offset += size
+                continue
+            if size:
+                if size > len(cursor.buffer):
+                    cursor.buffer = bytearray(min(size + 256, FRAME_AT + MAX_FRAME))
+                if reader.load(number, cursor.offset, end, cursor.buffer):
+                    cursor.size = size
+                    cursor.boot = reader.boot
+                    cursor.seq = reader.seq
+                    cursor.readings = reader.readings
+                    self._follow(number, cursor.offset)
+                    return True
+            # The end of the segment, or of what can be read of it.
+            if number == self._segments[-1][0]:
+                return False
+            cursor.number = number + 1
+            cursor.offset = BEGIN
+
+    def skip(self, cursor):
+        """Move the cursor past the frame that it stands on."""
+        cursor.offset += cursor.size
+        cursor.size = 0
+
+    def _place(self, number):
+        """The segment of that number, or the next one there is."""
+        for place in self._segments:
+            if place[0] >= number:
+                return place
+        return None
+
+    def find_about(self, cursor, revision):
+        """The about document of that revision (bytes), looked for in the cursor's segment; None if it is not there. Raises OSError."""
+        reader = self._reader
+        place = self._place(cursor.number)
+        offset = BEGIN
+        while place is not None:
+            size = reader.peek(place[0], offset, place[1])
+            if not size:
+                break
+            if reader.kind == ABOUT:
+                record = bytearray(size)
+                if reader.load(place[0], offset, place[1], record):
+                    document = bytes(memoryview(record)[PREFIX:])
+                    if segment.crc32(document) == revision:
+                        return document
+            offset += size
+        return None
+
+    def offset_of(self, cursor):
+        """(seconds, milliseconds) of tick 0 of the boot whose frame the cursor stands on, or None if that boot never learnt it. Looks from
+        there on to the boot's end. Raises OSError."""
+        if cursor.boot == self._clock_boot:
+            return self._clock
+        reader = self._reader
+        found = None
+        place = self._place(cursor.number)
+        offset = cursor.offset
+        while place is not None and found is None:
+            size = reader.peek(place[0], offset, place[1])
+            if not size:
+                place = self._place(place[0] + 1)
+                offset = BEGIN
+                continue
+            if reader.kind == OBS and reader.boot != cursor.boot:
+                break
+            if reader.kind == CLOCK and reader.check(place[0], offset, place[1]):
+                seconds, milliseconds = struct.unpack_from("<iH", reader.body, 8)
+                if bytes(memoryview(reader.body)[:8]) == cursor.boot:
+                    found = (seconds, milliseconds)
+            offset += size
+        self._clock_boot = cursor.boot
+        self._clock = found
+        return found
+
+
+def _blocks(size):
+    return (size + _BLOCK - 1) // _BLOCK * _BLOCK
