@@ -18,7 +18,7 @@ TENANT = "test"
 
 QUICK = {
     "batch": {"rows": 10, "seconds": 1},
-    "mqtt": {"keepalive": 5, "window": 8, "timeout_s": 3, "backoff_s": [0.05, 0.5]},
+    "mqtt": {"keepalive": 5, "window": 8, "timeout_s": 3, "backoff_s": [1, 2]},
     "resend_s": 1,
     "status_s": 1,
     "stop_s": 20,
@@ -26,21 +26,21 @@ QUICK = {
 """Node settings with which an outage is over in a second, not a minute."""
 
 MAIN = """
+import sys
+
 from lamppost import Node
 from lamppost.drivers.bme280 import BME280
 
-node = Node.from_config()
+node = Node.from_config(stream=sys.stdout)
 node.observe(BME280(node.i2c()), every={every})
 node.run()
 """
 
 BME280 = {
-    "type": "bme280",
-    "inputs": {
-        "temperature": {"wave": {"mean": 21.0, "amplitude": 4.0, "period_s": 60}},
-        "humidity": {"constant": 45.0},
-        "pressure": {"constant": 1013.25},
-    },
+    "sensor": "bme280",
+    "temperature": {"waveform": {"mean": 21.0, "amplitude": 4.0, "period_s": 60}},
+    "humidity": 45.0,
+    "pressure": 1013.25,
 }
 
 
@@ -96,6 +96,7 @@ class Chain:
             "node": name,
             "name": f"Node {name}",
             "location": [247_535_000, 594_369_000],
+            "i2c": {"id": 0, "scl": 22, "sda": 21},
             "broker": {
                 "host": broker["host"],
                 "port": broker["port"],
