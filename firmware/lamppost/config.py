@@ -67,9 +67,8 @@ def read(path="node.json"):
     try:
         settings = json.loads(text)
     except ValueError:
-        raise ConfigError(
-            "{} is not JSON: look for a missing quote, comma or bracket, or write it anew".format(path)
-        )
+        text = "{} is not JSON: look for a missing quote, comma or bracket, or write it anew".format(path)
+        raise ConfigError(text) from None
     if not isinstance(settings, dict):
         raise ConfigError(path + " must hold one JSON object: { ... }")
     return settings
@@ -100,9 +99,14 @@ def check(settings):
     if not isinstance(config["clock"]["calendar"], bool):
         raise ConfigError("clock.calendar must be true or false")
     backoff = config["mqtt"]["backoff_s"]
-    if not _integers(backoff, 2) or not 0 < backoff[0] <= backoff[1] <= 3600:
+    if (
+        not isinstance(backoff, (list, tuple))
+        or len(backoff) != 2
+        or not all([_is_number(seconds) for seconds in backoff])
+        or not 0.01 <= backoff[0] <= backoff[1] <= 3600
+    ):
         raise ConfigError(
-            "mqtt.backoff_s must be two whole numbers of seconds, shortest and longest, such as [1, 60]"
+            "mqtt.backoff_s must be two numbers of seconds, shortest and longest, such as [1, 60]"
         )
     _check_location(config["location"])
     _check_properties(config["properties"])
@@ -181,8 +185,16 @@ def _check_integer(section, name, key, low, high):
         raise ConfigError("{} must be a whole number from {} to {}".format(full, low, high))
 
 
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _integers(value, count):
-    return isinstance(value, list) and len(value) == count and all([_is_integer(item) for item in value])
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == count
+        and all([_is_integer(item) for item in value])
+    )
 
 
 def _check_location(location):

@@ -14,7 +14,7 @@ import struct
 from micropython import const
 
 from . import segment
-from .batch import MAX_FRAME, begin_frame
+from .batch import begin_frame
 from .segment import ABOUT, BEGIN, CLOCK, FRAME_AT, HEAD, OBS, PREFIX, STATE, SegmentReader
 
 _BLOCK = const(4096)  # a file takes whole blocks of flash
@@ -23,31 +23,6 @@ _MAX_MARKS = const(16)  # boots whose marks are remembered; a `mark` message has
 _CLEAN = const(1)
 _STATE_FORM = "<BBHIIIIII"
 _STATE_SIZE = const(28)
-
-
-class Cursor:
-    """A place in a journal, and a buffer with the frame that is there (`Journal.load`)."""
-
-    def __init__(self):
-        self.number = 0
-        self.offset = 0
-        self.size = 0  # of the record at the place; 0 before `load`
-        self.buffer = bytearray(512)
-        self.boot = b""
-        self.seq = 0
-        self.readings = 0
-
-    def frame(self):
-        """The frame as a memoryview of the buffer."""
-        return memoryview(self.buffer)[FRAME_AT : self.size]
-
-    def about_revision(self):
-        """The revision of the about document that the frame refers to."""
-        return struct.unpack_from(">I", self.buffer, FRAME_AT + 3)[0]
-
-    def clock_at(self):
-        """Where the frame's clock item is in the buffer."""
-        return FRAME_AT + self.buffer[18]
 
 
 class Journal:
@@ -91,9 +66,7 @@ class Journal:
         self._about = b""
         self._about_written = None  # the document in force at the end of the last segment
         self._undated = False  # this boot has frames in the journal that lack their UTC
-        self._clock_boot = None  # the boot that `offset_of` looked up last, and what it found
-        self._clock = None
-        self._reader = SegmentReader(folder)
+        self.reader = SegmentReader(folder)
         self.buffer = bytearray(FRAME_AT + max_frame)
         self._view = memoryview(self.buffer)
         self._make_folder()
@@ -123,7 +96,7 @@ class Journal:
             self._highest = number
             clean = intact = False
             end = BEGIN
-            if number >= self._head[0] and self._reader.is_segment(number, size):
+            if number >= self._head[0] and self.reader.is_segment(number, size):
                 for end, clean in self._records(number, size):  # noqa: B007 - the last ones count
                     pass
                 intact = end == size
@@ -139,7 +112,7 @@ class Journal:
         self._last = None
         self._advance()
         if intact and self._segments and self._segments[-1][0] == self._highest:
-            self._reader.close()
+            self.reader.close()
             try:
                 self._file = open(segment.segment_path(self._folder, self._highest), "ab")
             except OSError:
@@ -147,14 +120,14 @@ class Journal:
 
     def _records(self, number, size):
         """Account for each whole record of a segment; yields the end of each, and whether it marks a clean stop."""
-        reader = self._reader
+        reader = self.reader
         offset = BEGIN
         while True:
             length = reader.check(number, offset, size)
             if not length or (offset == BEGIN and reader.kind != STATE):
                 return
             if reader.kind == OBS:
-                self._follow(number, offset)
+                self.follow(number, offset)
                 if (number, offset) >= self._head:
                     self.pending += 1
             elif reader.kind == ABOUT:
@@ -165,7 +138,7 @@ class Journal:
 
     def _find_state(self, found):
         """Take head and counters from the newest segment that has them. Returns whether there is one."""
-        reader = self._reader
+        reader = self.reader
         for number, size in reversed(found):
             if not reader.is_segment(number, size):
                 continue
@@ -182,18 +155,6 @@ class Journal:
             if offset > BEGIN:
                 return True
         return False
-
-    def _follow(self, number, offset):
-        """Compare the frame that the reader stands on with the one before it; name what is missing between them (flash that can't be read back)."""
-        reader = self._reader
-        last = self._last
-        place = (number, offset)
-        if last is not None and last[0] == reader.boot and reader.seq > last[1] and place > self._gap:
-            self._gap = place
-            self._drop_run(self.drops, reader.boot, last[1], reader.seq - 1, reader.taken - last[2])
-            self.dropped += reader.taken - last[2]
-            self._tell("journal: frames {} to {} can't be read back".format(last[1], reader.seq - 1))
-        self._last = (reader.boot, reader.seq + 1, reader.taken + reader.readings)
 
     def _state(self, drops, dropped, head, clean):
         flags = _CLEAN if clean else 0
@@ -242,7 +203,7 @@ class Journal:
         self._head_moved = False  # the state has it
         done = self._append_body(STATE, self._state(self.drops, self.dropped, self._head, True))
         self._close()
-        self._reader.close()
+        self.reader.close()
         return done
 
     def note_clock(self, seconds, milliseconds):
@@ -315,7 +276,7 @@ class Journal:
             if kind == OBS:
                 # The flash can't even be read. The frame may come to light after a restart, so its number is not used again, and is
                 # named as dropped with no reading: its readings count as refused.
-                self._drop_run(self.drops, self.boot, self.seq, self.seq, 0)
+                _drop_run(self.drops, self.boot, self.seq, self.seq, 0)
                 self.seq += 1
             return False
         return kind == OBS and self.seq > seq
@@ -327,8 +288,8 @@ class Journal:
         if not unsettled:
             return
         self._head_moved = True
-        self._reader.close()
-        reader = self._reader
+        self.reader.close()
+        reader = self.reader
         current = self._segments[-1]
         size = os.stat(segment.segment_path(self._folder, current[0]))[6]
         while True:
@@ -416,7 +377,7 @@ class Journal:
 
     def _count_unconfirmed(self, number, end, drops):
         """Name in `drops` the frames of a segment that are not confirmed. Returns their readings, and how many frames were pending."""
-        reader = self._reader
+        reader = self.reader
         offset = max((number, BEGIN), self._head)
         if offset[0] > number:
             return 0, 0
@@ -433,22 +394,12 @@ class Journal:
             offset += size
             if reader.kind == OBS:
                 frames += 1
-                if not self._confirmed():
+                if not self.confirmed():
                     readings += reader.readings
-                    self._drop_run(drops, reader.boot, reader.seq, reader.seq, reader.readings)
-
-    @staticmethod
-    def _drop_run(drops, boot, first, last, readings):
-        if drops and drops[-1][0] == boot and drops[-1][2] + 1 == first:
-            drops[-1][2] = last
-            drops[-1][3] += readings
-        else:
-            drops.append([boot, first, last, readings])
-            if len(drops) > _MAX_RUNS:
-                drops.pop(0)
+                    _drop_run(drops, reader.boot, reader.seq, reader.seq, reader.readings)
 
     def _remove(self, number):
-        self._reader.close()
+        self.reader.close()
         try:
             os.remove(segment.segment_path(self._folder, number))
         except OSError as error:
@@ -467,13 +418,9 @@ class Journal:
         self._advance()
         return True
 
-    def _confirmed(self):
-        """Is the frame that the reader stands on confirmed?"""
-        return self._reader.seq <= self._marks.get(self._reader.boot, -1)
-
     def _advance(self):
         """Move the head over frames that are confirmed, and remove the segments that it leaves."""
-        reader = self._reader
+        reader = self.reader
         number, offset = self._head
         while self._segments:
             first, end = self._segments[0]
@@ -486,7 +433,7 @@ class Journal:
                 break  # tried again with the next mark
             if size:
                 if reader.kind == OBS:
-                    if not self._confirmed():
+                    if not self.confirmed():
                         break
                     self.pending -= 1
                     self._head_moved = True
@@ -500,108 +447,57 @@ class Journal:
             self._head_moved = True
         self._head = (number, offset)
 
-    # Reading
+    # For the cursor (`cursor.py`)
 
-    def rewind(self, cursor):
-        """Put the cursor on the first frame that is not confirmed."""
-        cursor.number, cursor.offset = self._head
-        cursor.size = 0
-        self._last = None
+    @property
+    def head(self):
+        """Place (segment number, offset) of the first record that is not confirmed."""
+        return self._head
 
-    def load(self, cursor):
-        """Move the cursor on to the next frame that is not confirmed, if it does not stand on one, and read it into the cursor's buffer.
-        False at the journal's end. Raises OSError if flash can't be read."""
-        if (cursor.number, cursor.offset) < self._head:
-            self.rewind(cursor)
-        reader = self._reader
-        while True:
-            place = self._place(cursor.number)
-            if place is None:
-                return False
-            number, end = place
-            if number != cursor.number:
-                cursor.number = number
-                cursor.offset = BEGIN
-            size = reader.peek(number, cursor.offset, end)
-            if size and reader.kind != OBS:
-                cursor.offset += size
-                continue
-            if size and self._confirmed():
-                self._last = (reader.boot, reader.seq + 1, reader.taken + reader.readings)
-                cursor.offset += size
-                continue
-            if size:
-                if size > len(cursor.buffer):
-                    cursor.buffer = bytearray(min(size + 256, FRAME_AT + MAX_FRAME))
-                if reader.load(number, cursor.offset, end, cursor.buffer):
-                    cursor.size = size
-                    cursor.boot = reader.boot
-                    cursor.seq = reader.seq
-                    cursor.readings = reader.readings
-                    self._follow(number, cursor.offset)
-                    return True
-            # The end of the segment, or of what can be read of it.
-            if number == self._segments[-1][0]:
-                return False
-            cursor.number = number + 1
-            cursor.offset = BEGIN
+    def confirmed(self):
+        """Is the frame that `reader` stands on confirmed?"""
+        return self.reader.seq <= self._marks.get(self.reader.boot, -1)
 
-    def skip(self, cursor):
-        """Move the cursor past the frame that it stands on."""
-        cursor.offset += cursor.size
-        cursor.size = 0
-
-    def _place(self, number):
-        """The segment of that number, or the next one there is."""
+    def place(self, number):
+        """[number, end] of the segment of that number, or of the next one there is; None after the last."""
         for place in self._segments:
             if place[0] >= number:
                 return place
         return None
 
-    def find_about(self, cursor, revision):
-        """The about document of that revision (bytes), looked for in the cursor's segment; None if it is not there. Raises OSError."""
-        reader = self._reader
-        place = self._place(cursor.number)
-        offset = BEGIN
-        while place is not None:
-            size = reader.peek(place[0], offset, place[1])
-            if not size:
-                break
-            if reader.kind == ABOUT:
-                record = bytearray(size)
-                if reader.load(place[0], offset, place[1], record):
-                    document = bytes(memoryview(record)[PREFIX:])
-                    if segment.crc32(document) == revision:
-                        return document
-            offset += size
-        return None
+    def follow(self, number, offset, account=True):
+        """The frame that `reader` stands on is the next one read. If frames are missing between it and the one before, name them: flash that can't
+        be read back loses them, and they must be counted."""
+        reader = self.reader
+        last = self._last
+        place = (number, offset)
+        if (
+            account
+            and last is not None
+            and last[0] == reader.boot
+            and reader.seq > last[1]
+            and place > self._gap
+        ):
+            self._gap = place
+            _drop_run(self.drops, reader.boot, last[1], reader.seq - 1, reader.taken - last[2])
+            self.dropped += reader.taken - last[2]
+            self._tell("journal: frames {} to {} can't be read back".format(last[1], reader.seq - 1))
+        self._last = (reader.boot, reader.seq + 1, reader.taken + reader.readings)
 
-    def offset_of(self, cursor):
-        """(seconds, milliseconds) of tick 0 of the boot whose frame the cursor stands on, or None if that boot never learnt it. Looks from
-        there on to the boot's end. Raises OSError."""
-        if cursor.boot == self._clock_boot:
-            return self._clock
-        reader = self._reader
-        found = None
-        place = self._place(cursor.number)
-        offset = cursor.offset
-        while place is not None and found is None:
-            size = reader.peek(place[0], offset, place[1])
-            if not size:
-                place = self._place(place[0] + 1)
-                offset = BEGIN
-                continue
-            if reader.kind == OBS and reader.boot != cursor.boot:
-                break
-            if reader.kind == CLOCK and reader.check(place[0], offset, place[1]):
-                seconds, milliseconds = struct.unpack_from("<iH", reader.body, 8)
-                if bytes(memoryview(reader.body)[:8]) == cursor.boot:
-                    found = (seconds, milliseconds)
-            offset += size
-        self._clock_boot = cursor.boot
-        self._clock = found
-        return found
+    def jump(self):
+        """The next frame read does not follow the last one."""
+        self._last = None
 
 
 def _blocks(size):
     return (size + _BLOCK - 1) // _BLOCK * _BLOCK
+
+
+def _drop_run(drops, boot, first, last, readings):
+    if drops and drops[-1][0] == boot and drops[-1][2] + 1 == first:
+        drops[-1][2] = last
+        drops[-1][3] += readings
+    else:
+        drops.append([boot, first, last, readings])
+        if len(drops) > _MAX_RUNS:
+            drops.pop(0)

@@ -279,7 +279,7 @@ class Node:
                 1,
                 True,
             ),
-            backoff_ms=(settings["backoff_s"][0] * 1000, settings["backoff_s"][1] * 1000),
+            backoff_ms=[int(1000 * seconds) for seconds in settings["backoff_s"]],
         )
         client.on_error = self._connection_failed
         return client

@@ -6,8 +6,7 @@ import time
 from micropython import const
 
 from . import msgpack
-from .batch import shift
-from .journal import Cursor
+from .cursor import Cursor
 
 _MARK_WAIT_MS = const(1000)  # for the retained mark, after SUBACK
 _LONGEST_RESEND_MS = const(3600000)
@@ -41,7 +40,7 @@ class Sender:
         self._resend_ms = self._first_resend_ms
         self._wake = asyncio.Event()
         self._marked = asyncio.Event()  # a mark came in since the connection began
-        self._cursor = Cursor()
+        self._cursor = Cursor(journal)
         self._mark_topic = (prefix + "mark").encode()
         self._time_topic = (prefix + "time").encode()
         self._session_present = False
@@ -58,7 +57,7 @@ class Sender:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_puback = self._on_puback
-        journal.rewind(self._cursor)
+        self._cursor.rewind()
 
     def wake(self):
         """Something changed: a frame in the journal, a fault, the time. Cheap and synchronous."""
@@ -154,7 +153,7 @@ class Sender:
         while client.connected and connection == self._connection:
             self._wake.clear()
             if self._resend_due():
-                self._journal.rewind(self._cursor)
+                self._cursor.rewind()
                 self._quiet_since = time.ticks_ms()
                 self._resend_ms = min(2 * self._resend_ms, _LONGEST_RESEND_MS)
                 self._log("sender: no mark; sending {} frames again".format(self._journal.pending))
@@ -175,10 +174,9 @@ class Sender:
         """Where to send from on a new connection: what the last one left unacknowledged, or all that is not confirmed if the broker has forgotten us."""
         cursor = self._cursor
         if not self._session_present:
-            self._journal.rewind(cursor)
+            cursor.rewind()
         elif self._in_flight:
-            _, cursor.number, cursor.offset = min(self._in_flight, key=lambda entry: entry[1:])
-            cursor.size = 0
+            cursor.go(*min([entry[1:] for entry in self._in_flight]))
         self._in_flight.clear()
 
     def _resend_due(self):
@@ -189,11 +187,10 @@ class Sender:
         return time.ticks_diff(now, self._quiet_since) >= self._resend_ms
 
     async def _send_frames(self):
-        journal = self._journal
         cursor = self._cursor
         client = self._client
-        while client.connected and journal.load(cursor):
-            if cursor.buffer[cursor.clock_at()] and not self._date(cursor):
+        while client.connected and cursor.load():
+            if cursor.undated() and not self._date(cursor):
                 return
             revision = cursor.about_revision()
             if revision != self._about_sent:
@@ -205,7 +202,7 @@ class Sender:
             self._in_flight.append((packet_id, number, offset))
             self.sent += 1
             if (cursor.number, cursor.offset) == (number, offset):
-                journal.skip(cursor)
+                cursor.skip()
             if self._status_due():
                 await self._refresh_status()
 
@@ -216,10 +213,10 @@ class Sender:
                 return time.ticks_diff(time.ticks_ms(), self._held_since) >= self._undated_ms
             offset = self._clock.boot_utc()
         else:
-            offset = self._journal.offset_of(cursor)
+            offset = cursor.boot_utc()
             if offset is None:
                 return True  # that boot never learnt it: it goes out as it is
-        shift(cursor.buffer, cursor.clock_at(), offset[0], offset[1])
+        cursor.date(offset[0], offset[1])
         return True
 
     async def _publish_about(self, revision):
@@ -228,7 +225,7 @@ class Sender:
         if revision is None or revision == current:
             revision = current
         else:
-            document = self._journal.find_about(self._cursor, revision)
+            document = self._cursor.find_about(revision)
         if document is not None:
             await self._client.publish(self._prefix + "about", document, 1, True)
         else:
