@@ -30,54 +30,18 @@ _LATENCIES_KEPT = 100_000
 
 @dataclass(frozen=True)
 class Scene:
-    """One kind of virtual node: an example's main.py, where it stands, and what its simulated sensors measure."""
+    """One kind of virtual node: an example, and where it stands. The example's virtual.json says what its sensors measure."""
 
     example: str
     name: str
     longitude: float
     latitude: float
-    sensors: tuple[Mapping[str, Any], ...]
-
-
-def _wave(mean: float, amplitude: float, period_s: int, noise: float, seed: int) -> dict[str, Any]:
-    return {
-        "waveform": {"mean": mean, "amplitude": amplitude, "period_s": period_s, "noise": noise, "seed": seed}
-    }
-
-
-def _weather(temperature: float, humidity: float, seed: int) -> dict[str, Any]:
-    return {
-        "sensor": "bme280",
-        "temperature": _wave(temperature, 1.5, 300, 0.02, seed),
-        "humidity": _wave(humidity, 6, 420, 0.1, seed + 1),
-        "pressure": _wave(1009, 2, 900, 0.03, seed + 2),
-    }
 
 
 SCENES = (
-    Scene(
-        "air",
-        "Air, Liivalaia street",
-        24.7495,
-        59.4297,
-        (
-            {
-                "sensor": "pms5003",
-                "pm1": _wave(7, 3, 240, 1, 11),
-                "pm2_5": _wave(12, 5, 240, 1, 12),
-                "pm10": _wave(21, 8, 240, 2, 13),
-            },
-            _weather(8.5, 71, 21),
-        ),
-    ),
-    Scene("weather", "Weather, Kumpula hill", 24.9633, 60.2039, (_weather(6.2, 78, 31),)),
-    Scene(
-        "climate",
-        "Climate, Söderport school",
-        18.0649,
-        59.3170,
-        ({"sensor": "ds18b20", "temperature": _wave(20.5, 0.8, 200, 0.05, 41)}, _weather(21.5, 38, 51)),
-    ),
+    Scene("air", "Air, Liivalaia street", 24.7495, 59.4297),
+    Scene("weather", "Weather, Kumpula hill", 24.9633, 60.2039),
+    Scene("climate", "Climate, Söderport school", 18.0649, 59.3170),
 )
 
 
@@ -205,14 +169,19 @@ class Demo:
             "name": _thing_name(scene, turn),
             # Those of a scene's second, third, ... node stand 300 m further east each, so that every one has its dot.
             "location": [round((scene.longitude + 0.005 * turn) * 10**7), round(scene.latitude * 10**7)],
+            "board": "unix",
             "broker": dict(access),
+            # This machine has a network and the time.
+            "wifi": None,
+            "ntp": None,
             "every": self._every_s,
             "batch": {"rows": 60, "seconds": 1},
             "mqtt": {"backoff_s": [1, 5]},
             "status_s": 2,
             "stop_s": int(_STOP_NODE_S) - 5,
         }
-        return VirtualBoard(self.home.path / "nodes" / name, example / "main.py", config, scene.sensors)
+        sensors = orjson.loads((example / "virtual.json").read_bytes())["sensors"]
+        return VirtualBoard(self.home.path / "nodes" / name, example / "main.py", config, sensors)
 
     def check(self) -> None:
         """Raise LamppostError if a part has ended by itself."""
@@ -275,14 +244,14 @@ class _Names:
         self._known: dict[int, tuple[str, str, str]] = {}
 
     def of(self, datastream: int) -> tuple[str, str, str]:
-        """(Thing's name, Datastream's name, unit's symbol)."""
+        """(Thing's name, ObservedProperty's name, unit's symbol)."""
         if datastream not in self._known:
             answer = httpx.get(
                 f"{self._url}/Datastreams({datastream})?$expand=Thing($select=name)", timeout=10
             )
             entity = answer.raise_for_status().json()
             unit = entity["unitOfMeasurement"]["symbol"]
-            self._known[datastream] = entity["Thing"]["name"], entity["name"], unit
+            self._known[datastream] = entity["Thing"]["name"], entity["ObservedProperty"]["name"], unit
         return self._known[datastream]
 
 

@@ -88,7 +88,9 @@ class Chain:
     def service(self, name: str) -> Service:
         return self._services[name]
 
-    def board(self, name: str, *, every: float = 0.1, config: dict[str, Any] | None = None, **options: Any) -> VirtualBoard:
+    def board(
+        self, name: str, *, every: float = 0.1, config: dict[str, Any] | None = None, **options: Any
+    ) -> VirtualBoard:
         """A virtual node; not started yet."""
         broker = self.facts["broker"]
         settings: dict[str, Any] = {

@@ -20,7 +20,9 @@ def make_chain(tmp_path: Path, micropython: list[str]) -> Iterator[MakeChain]:
     with ExitStack() as stack:
 
         def make(kind: str) -> Chain:
-            if kind == "mosquitto" and not shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin"):
+            if kind == "mosquitto" and not shutil.which(
+                "mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin"
+            ):
                 missing_service("Mosquitto", "apt-get install mosquitto")
             chain = Chain(tmp_path / f"chain-{kind}", kind)
             chain.folder.mkdir()
