@@ -15,56 +15,29 @@ Numbers in comments are sections and conformance clauses of "MQTT Version 3.1.1"
 """
 
 import asyncio
-import errno
 import os
-import select
-import socket
 from time import ticks_add, ticks_diff, ticks_ms
 
-from micropython import const
-
-_CONNACK = const(2)
-_PUBLISH = const(3)
-_PUBACK = const(4)
-_SUBACK = const(9)
-_UNSUBACK = const(11)
-_PINGRESP = const(13)
-
-_LONGEST_HEADER = const(5)
-_MOST_REMAINING = const(268435455)  # 2.2.3: four bytes of seven bits
-
-_REFUSALS = (  # 3.2.2.3, by return code
-    "",
-    "the broker does not speak MQTT 3.1.1",
-    "the broker refuses this client id",
-    "the broker is not available",
-    "bad user name or password",
-    "not authorised",
+from .mqtt_packets import (
+    CONNACK,
+    LONGEST_HEADER,
+    MOST_REMAINING,
+    PINGRESP,
+    PUBACK,
+    PUBLISH,
+    SUBACK,
+    UNSUBACK,
+    MqttError,
+    MqttRefused,
+    connect_packet,
+    encoded,
+    field,
+    packet,
+    packet_size,
+    publish_header,
+    put_publish_header,
 )
-
-
-class MqttError(OSError):
-    """The connection is not there, broke, or the peer broke the protocol; the text says which."""
-
-
-class MqttRefused(MqttError):
-    """The broker answered CONNECT with a refusal; `code` is the return code of its CONNACK (1 to 5)."""
-
-    def __init__(self, code):
-        super().__init__(_REFUSALS[code] if 0 < code < len(_REFUSALS) else f"refused with code {code}")
-        self.code = code
-
-
-def _bytes(text):
-    return text.encode() if isinstance(text, str) else text
-
-
-def _field(text):
-    """A string or binary field: two bytes of length, then the bytes (1.5.3)."""
-    text = _bytes(text)
-    if len(text) > 65535:
-        raise ValueError("longer than 65,535 bytes")
-    return bytes((len(text) >> 8, len(text) & 255)) + text
+from .mqtt_socket import open_socket
 
 
 def _ignore(*_):
@@ -120,7 +93,7 @@ class MqttClient:
         self._server_hostname = server_hostname or host
         self._keepalive_ms = keepalive * 1000
         self._backoff_ms = backoff_ms
-        self._connect = _connect_packet(client_id, user, password, keepalive, will, clean)
+        self._connect = connect_packet(client_id, user, password, keepalive, will, clean)
         self._stream = None
         self._writer = None
         self._running = self._stopping = self._accepted = False
@@ -206,12 +179,12 @@ class MqttClient:
         """
         if qos not in (0, 1):
             raise ValueError("QoS 0 and 1 only")
-        topic = _bytes(topic)
+        topic = encoded(topic)
         size = len(payload)
         remaining = 2 + len(topic) + 2 * qos + size
-        if remaining > _MOST_REMAINING or len(topic) > 65535:
+        if remaining > MOST_REMAINING or len(topic) > 65535:
             raise ValueError("too large for MQTT")
-        header = remaining - size + _LONGEST_HEADER
+        header = remaining - size + LONGEST_HEADER
         if not topic or header > len(self._tx):
             raise ValueError("a topic that is empty or does not fit the buffer")
         generation = self._generation
@@ -227,26 +200,9 @@ class MqttClient:
 
         # From here to the end of the header nothing waits, so no other task comes between.
         tx = self._tx
-        at = self._tx_end
-        tx[at] = _PUBLISH << 4 | qos << 1 | (1 if retain else 0)
-        at += 1
-        while True:
-            tx[at] = remaining & 127 | (128 if remaining > 127 else 0)
-            at += 1
-            remaining >>= 7
-            if not remaining:
-                break
-        tx[at] = len(topic) >> 8
-        tx[at + 1] = len(topic) & 255
-        at += 2
-        self._tx_view[at : at + len(topic)] = topic
-        at += len(topic)
-        packet_id = 0
-        if qos:
-            packet_id = self._new_id()
-            tx[at] = packet_id >> 8
-            tx[at + 1] = packet_id & 255
-            at += 2
+        packet_id = self._new_id() if qos else 0
+        first = PUBLISH << 4 | qos << 1 | (1 if retain else 0)
+        at = put_publish_header(tx, self._tx_end, first, remaining, topic, packet_id)
         whole = at + size <= len(tx)
         if whole:
             self._tx_view[at : at + size] = payload
@@ -266,15 +222,15 @@ class MqttClient:
             raise MqttError("not connected")
         generation = self._generation
         packet_id = self._new_id()
-        packet = _packet(0x82, bytes((packet_id >> 8, packet_id & 255)) + _field(topic) + bytes((qos,)))
-        if len(packet) > len(self._tx):
+        request = packet(0x82, bytes((packet_id >> 8, packet_id & 255)) + field(topic) + bytes((qos,)))
+        if len(request) > len(self._tx):
             raise ValueError("a topic filter that does not fit the buffer")
         answer = self._answers[packet_id] = [ticks_ms(), None]
         try:
-            await self._room(len(packet), generation)
+            await self._room(len(request), generation)
             answer[0] = ticks_ms()
-            self._tx_view[self._tx_end : self._tx_end + len(packet)] = packet
-            self._put(len(packet))
+            self._tx_view[self._tx_end : self._tx_end + len(request)] = request
+            self._put(len(request))
             while answer[1] is None:
                 await self._change(generation)
         finally:
@@ -299,7 +255,7 @@ class MqttClient:
     async def _connection(self):
         self._accepted = False
         self._ended.clear()
-        sock = await self._open()
+        sock = await open_socket(self.host, self.port, self.timeout_ms, self._ssl, self._server_hostname)
         tasks = ()
         try:
             self._stream = asyncio.StreamWriter(sock)
@@ -332,29 +288,6 @@ class MqttClient:
             if was_connected:
                 self._call(self.on_disconnect)
 
-    async def _open(self):
-        """A connected socket, wrapped for TLS if asked. Tries each address of the name, all within `timeout_ms`."""
-        deadline = ticks_add(ticks_ms(), self.timeout_ms)
-        failure = None
-        for address in socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM):
-            sock = socket.socket(address[0], address[1], address[2])
-            try:
-                sock.setblocking(False)
-                await _connected(sock, address[-1], deadline)
-                _send_at_once(sock)
-                if self._ssl is None:
-                    return sock
-                return self._ssl.wrap_socket(
-                    sock, server_hostname=self._server_hostname, do_handshake_on_connect=False
-                )
-            except OSError as error:
-                sock.close()
-                failure = error
-            except BaseException:
-                sock.close()
-                raise
-        raise failure or MqttError(f"no address for {self.host}")
-
     async def _guard(self, work, generation):
         """Run one of a connection's tasks; whatever it ends with ends the connection."""
         try:
@@ -362,10 +295,10 @@ class MqttClient:
         except asyncio.CancelledError:
             return
         except Exception as error:
-            if generation == self._generation:
+            # One reason a connection: when it breaks, reader and writer can both find out.
+            if generation == self._generation and not self._ended.is_set():
                 self._report(error)
-        if generation == self._generation:
-            self._ended.set()
+                self._ended.set()
 
     async def _converse(self):
         """Say CONNECT, then read until the connection ends."""
@@ -380,7 +313,7 @@ class MqttClient:
         while True:
             # Take every packet that is whole.
             while True:
-                size = _packet_size(rx, start, end)
+                size = packet_size(rx, start, end)
                 if size > len(rx):
                     start, end = await self._skip(view, start, end, size)
                     continue
@@ -392,7 +325,7 @@ class MqttClient:
                 start += size
             if start == end:
                 start = end = 0
-            elif start and (size > len(rx) - start or len(rx) - start < _LONGEST_HEADER):
+            elif start and (size > len(rx) - start or len(rx) - start < LONGEST_HEADER):
                 view[: end - start] = view[start:end]
                 end -= start
                 start = 0
@@ -473,28 +406,28 @@ class MqttClient:
             body += 1
         end = start + size
         if not self.connected:
-            if kind != _CONNACK:
+            if kind != CONNACK:
                 raise MqttError(f"a packet of type {kind} before CONNACK")
             self._take_connack(view, first, body, end)
-        elif kind == _PUBLISH:
-            packet_id, payload = _publish_header(view, first, body, end)
+        elif kind == PUBLISH:
+            packet_id, payload = publish_header(view, first, body, end)
             topic_end = payload - (2 if packet_id else 0)
             self._call(self.on_message, bytes(view[body + 2 : topic_end]), view[payload:end], bool(first & 1))
             if packet_id:
                 await self._acknowledge(packet_id)
-        elif kind == _PUBACK and end - body == 2 and not first & 15:
+        elif kind == PUBACK and end - body == 2 and not first & 15:
             self._acked = ticks_ms()
             packet_id = view[body] << 8 | view[body + 1]
             if packet_id in self._in_flight:
                 self._in_flight.remove(packet_id)
                 self._changed.set()
                 self._call(self.on_puback, packet_id)
-        elif kind == _SUBACK and end - body == 3 and not first & 15:
+        elif kind == SUBACK and end - body == 3 and not first & 15:
             answer = self._answers.get(view[body] << 8 | view[body + 1])
             if answer is not None:
                 answer[1] = view[body + 2]
                 self._changed.set()
-        elif not ((first == _PINGRESP << 4 and body == end) or (first == _UNSUBACK << 4 and end - body == 2)):
+        elif not ((first == PINGRESP << 4 and body == end) or (first == UNSUBACK << 4 and end - body == 2)):
             raise MqttError(f"a malformed or unexpected packet, first byte {first}, {end - body} bytes long")
 
     def _take_connack(self, view, first, body, end):
@@ -514,7 +447,7 @@ class MqttClient:
         await self._room(4, self._generation)
         tx = self._tx
         at = self._tx_end
-        tx[at] = _PUBACK << 4
+        tx[at] = PUBACK << 4
         tx[at + 1] = 2
         tx[at + 2] = packet_id >> 8
         tx[at + 3] = packet_id & 255
@@ -525,14 +458,14 @@ class MqttClient:
         view[: end - start] = view[start:end]
         end -= start
         first = view[0]
-        if first >> 4 != _PUBLISH or not self.connected:
+        if first >> 4 != PUBLISH or not self.connected:
             raise MqttError(f"a packet of type {first >> 4} of {size} bytes")
         body = 2
         while view[body - 1] > 127:
             body += 1
         while end < body + 2 or end < min(len(view), body + 4 + (view[body] << 8 | view[body + 1])):
             end += await self._read(view[end:])
-        packet_id, _ = _publish_header(view, first, body, len(view))
+        packet_id, _ = publish_header(view, first, body, len(view))
         size -= end
         if size < 0:  # can't be: the buffer is smaller than the packet
             raise MqttError("a malformed packet")
@@ -612,97 +545,4 @@ class MqttClient:
         try:
             await asyncio.wait_for_ms(self._ended.wait(), delay_ms)
         except asyncio.TimeoutError:
-            pass
-
-
-def _packet(first, body):
-    """A whole packet, for those that are sent once a connection."""
-    size = len(body)
-    header = bytes((first,))
-    while True:
-        header += bytes((size & 127 | (128 if size > 127 else 0),))
-        size >>= 7
-        if not size:
-            return header + body
-
-
-def _connect_packet(client_id, user, password, keepalive, will, clean):
-    flags = 2 if clean else 0
-    rest = _field(client_id)
-    if will is not None:
-        topic, payload, qos, retain = will
-        flags |= 4 | qos << 3 | (32 if retain else 0)
-        rest += _field(topic) + _field(payload)
-    if user is not None:
-        flags |= 128
-        rest += _field(user)
-        if password is not None:
-            flags |= 64
-            rest += _field(password)
-    return _packet(0x10, b"\x00\x04MQTT\x04" + bytes((flags, keepalive >> 8, keepalive & 255)) + rest)
-
-
-def _packet_size(buffer, start, end):
-    """Bytes of the packet at `start`, its header included; 0 while the length has not all come."""
-    size = 0
-    at = start + 1
-    while at < end:
-        byte = buffer[at]
-        size |= (byte & 127) << 7 * (at - start - 1)
-        at += 1
-        if byte < 128:
-            return size + at - start
-        if at - start > 4:
-            raise MqttError("a malformed packet length")
-    return 0
-
-
-def _publish_header(view, first, body, end):
-    """(packet id or 0, start of the payload) of a PUBLISH whose variable header is at `body` (3.3)."""
-    qos = first >> 1 & 3
-    if qos > 1:
-        raise MqttError(f"a message of QoS {qos}, which was not subscribed to")
-    if end - body < 2:
-        raise MqttError("a malformed PUBLISH")
-    at = body + 2 + (view[body] << 8 | view[body + 1])
-    if at == body + 2 or at + 2 * qos > end:
-        raise MqttError("a malformed PUBLISH")
-    if not qos:
-        return 0, at
-    packet_id = view[at] << 8 | view[at + 1]
-    if not packet_id:
-        raise MqttError("a malformed PUBLISH")
-    return packet_id, at + 2
-
-
-async def _connected(sock, address, deadline):
-    """Connect a non-blocking socket. asyncio.open_connection would leave it open when it is cut short by a time-out."""
-    try:
-        sock.connect(address)
-    except OSError as error:
-        if error.errno != errno.EINPROGRESS:
-            raise
-    poller = select.poll()
-    poller.register(sock, select.POLLOUT)
-    pause = 1
-    while True:
-        ready = poller.poll(0)
-        if ready:
-            if ready[0][1] & (select.POLLERR | select.POLLHUP):
-                sock.read(1)  # raises what is wrong, where the port knows it
-                raise MqttError("the connection was refused")
-            return
-        if ticks_diff(deadline, ticks_ms()) <= 0:
-            raise MqttError("no answer to the connection request")
-        await asyncio.sleep_ms(pause)
-        pause = min(pause * 2, 50)
-
-
-def _send_at_once(sock):
-    """TCP_NODELAY where the port has it: the buffer gathers already, and Nagle's wait would add to each round trip."""
-    level, option = getattr(socket, "IPPROTO_TCP", None), getattr(socket, "TCP_NODELAY", None)
-    if level is not None and option is not None:
-        try:
-            sock.setsockopt(level, option, 1)
-        except OSError:
             pass

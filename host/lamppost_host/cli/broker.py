@@ -43,7 +43,7 @@ _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 @click.option("--ready-file", type=_FILE, help="Written as JSON when the broker takes connections.")
 @click.option("--log-level", type=_LEVELS, default="info", show_default=True)
 @click.pass_context
-def command(context: click.RichContext, home: Path | None, log_level: str, **options: Any) -> None:
+def command(context: click.RichContext, /, home: Path | None, log_level: str, **options: Any) -> None:
     """Run the MQTT broker until SIGTERM or Ctrl-C.
 
     Every connection needs a credential, and a node's reaches its own topics only (with Mosquitto; the embedded broker has no access list).
