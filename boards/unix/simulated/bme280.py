@@ -189,7 +189,8 @@ class BME280:
             self._publish()
             self._conversion = -1
             self.registers[STATUS] &= ~MEASURING & 0xFF
-            self.registers[CTRL_MEAS] &= 0xFC
+            self.registers[CTRL_MEAS] &= self._asked[0] & 0xFC
+            self.registers[CTRL_HUM] &= self._asked[1]
 
     def _measure(self, osrs_t, osrs_p, osrs_h):
         temperature, humidity, pressure = self._inputs
@@ -212,6 +213,11 @@ class BME280:
         if osrs_h and h is not None:
             adc_h = self._adc_of_humidity(h, t_fine)
         self._store(self._result, adc_p, adc_t, adc_h)
+        # A value that the world does not have reads as one that was not asked for.
+        self._asked = (
+            (0xE3 if t is not None else 0x03) | (0x1C if p is not None else 0),
+            0x07 if h is not None else 0,
+        )
 
     def _adc_of_temperature(self, wanted, spare_bits):
         calibration = self.calibration

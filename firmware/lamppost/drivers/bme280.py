@@ -12,16 +12,13 @@ from lamppost.drivers import SensorError
 _CALIBRATION_1 = const(0x88)  # to 0xA1
 _CALIBRATION_2 = const(0xE1)  # to 0xE7
 _CHIP_ID = const(0xD0)
-_CTRL_HUM = const(0xF2)
-_STATUS = const(0xF3)  # to 0xFE: status, ctrl_meas, config, reserved, then the data
+_CTRL_HUM = const(0xF2)  # to 0xFE: ctrl_hum, status, ctrl_meas, config, reserved, then the data
 _CTRL_MEAS = const(0xF4)
 _BME280 = const(0x60)
 _BMP280 = const(0x58)
 _MEASURING = const(0x08)
 _FORCED = const(0x01)
-# What the data registers hold when nothing was measured (section 5.4.7 to 5.4.9).
-_SKIPPED_20 = const(0x80000)
-_SKIPPED_16 = const(0x8000)
+_NOTHING = const(0x80000)  # temperature and pressure before the first measurement
 _FULL_HUMIDITY = const(419430400)  # 100 % in the formula's unit
 _SURELY_FULL = const(600000000)
 
@@ -54,7 +51,7 @@ class BME280:
         self._control = bytes([_OVERSAMPLING[temperature] << 5 | _OVERSAMPLING[pressure] << 2 | _FORCED])
         # Section 9.1: the longest time a measurement takes is 1.25 + 2.3 T + (2.3 P + 0.575) + (2.3 H + 0.575) ms.
         self.conversion_ms = (2400 + 2300 * (temperature + pressure + humidity) + 999) // 1000
-        self._data = bytearray(12)
+        self._data = bytearray(13)
         self._calibrated = False
         self._t = self._p = self._h = ()
 
@@ -77,26 +74,27 @@ class BME280:
         if not self._calibrated:
             raise SensorError("BME280: no measurement was started")
         try:
-            self._i2c.readfrom_mem_into(self._address, _STATUS, data)
+            self._i2c.readfrom_mem_into(self._address, _CTRL_HUM, data)
         except OSError:
             self._calibrated = False
             raise
-        if data[0] & _MEASURING:
+        if data[1] & _MEASURING:
             raise SensorError("BME280: still measuring")
-        adc_p = data[4] << 12 | data[5] << 4 | data[6] >> 4
-        adc_t = data[7] << 12 | data[8] << 4 | data[9] >> 4
-        adc_h = data[10] << 8 | data[11]
-        if adc_t == _SKIPPED_20 and adc_p == _SKIPPED_20 and adc_h == _SKIPPED_16:
+        adc_p = data[5] << 12 | data[6] << 4 | data[7] >> 4
+        adc_t = data[8] << 12 | data[9] << 4 | data[10] >> 4
+        # What was not measured is told from the oversampling in force, not from its value alone: 0x8000 is a humidity like any other.
+        measured = data[2]
+        if not measured & 0xFC or (adc_t == _NOTHING and adc_p == _NOTHING):
             self._calibrated = False
             raise SensorError("BME280: it lost its power while it measured")
-        if adc_t == _SKIPPED_20:
+        if not measured & 0xE0:
             return  # without a temperature neither of the others can be compensated
         t_fine = self._t_fine(adc_t)
         out[0] = _bounded((t_fine * 5 + 128) >> 8)
-        if adc_h != _SKIPPED_16:
+        if data[0] & 0x07:
             # The formula's 1/1024 % to 0.01 %.
-            out[1] = _bounded((self._humidity(t_fine, adc_h) * 25 + 128) >> 8)
-        if adc_p != _SKIPPED_20:
+            out[1] = _bounded((self._humidity(t_fine, data[11] << 8 | data[12]) * 25 + 128) >> 8)
+        if measured & 0x1C:
             out[2] = _bounded(self._pressure(t_fine, adc_p))
 
     def _calibrate(self):
