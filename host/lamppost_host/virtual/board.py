@@ -79,8 +79,7 @@ class VirtualBoard:
             "buses": [dict(bus) for bus in buses],
             "wifi": dict(wifi or {}),
             "rtc_set": rtc_set,
-            # 02: a locally administered address, which no maker's board has.
-            "unique_id": unique_id or "02" + secrets.token_hex(5),
+            "unique_id": unique_id or self._unique_id(),
         }
 
     def start(self) -> None:
@@ -211,6 +210,14 @@ class VirtualBoard:
     def _refuse_while_running(self) -> None:
         if self.running:
             raise LamppostError("the flash of a running board can't be read", "Stop the board first.")
+
+    def _unique_id(self) -> str:
+        """The one that the folder's board had, else a new one."""
+        file = self.folder / "unique_id"
+        if not file.exists():
+            # 02: a locally administered address, which no maker's board has.
+            file.write_text("02" + secrets.token_hex(5), encoding="ascii")
+        return file.read_text(encoding="ascii")
 
     def _forget_state(self) -> None:
         for name in ("retained.json", "nvs.json"):
