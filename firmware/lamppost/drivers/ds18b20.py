@@ -35,6 +35,7 @@ class DS18B20:
         self._bus = bus
         self._named = rom is not None
         self._rom = rom
+        self.sensor_id = None if rom is None else bytes(rom).hex()
         self._lost = rom is None
         self._scratchpad = bytearray(9)
         self.datastreams = (Datastream(observed_property, observed_property, "Cel", 2, -5500, 12500),)
@@ -43,10 +44,6 @@ class DS18B20:
                 self._find()
             except OSError:
                 pass  # start() tries again, and says what is wrong
-
-    @property
-    def sensor_id(self):
-        return None if self._rom is None else bytes(self._rom).hex()
 
     def start(self):
         """Begin a conversion. SensorError where the sensor does not answer."""
@@ -109,6 +106,7 @@ class DS18B20:
                 + ", ".join([bytes(rom).hex() for rom in roms])
             )
         self._rom = roms[0]
+        self.sensor_id = bytes(roms[0]).hex()
         self._lost = False
 
 

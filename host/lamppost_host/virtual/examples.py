@@ -1,7 +1,6 @@
 """The examples, as virtual boards run them."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,16 @@ class Example:
     config: dict[str, Any]
     sensors: list[dict[str, Any]]
 
-    def source(self, every: float | None = None) -> str:
-        """The program of main.py; `every`: seconds between two samples, in place of what it says."""
-        source = (self.folder / "main.py").read_text(encoding="utf-8")
-        if every is None:
-            return source
-        replaced, count = re.subn(r"\bevery=[0-9.]+", f"every={every:g}", source)
-        if not count:
-            raise LamppostError(f"the example {self.name} has no every= to replace")
-        return replaced
+    @property
+    def main(self) -> Path:
+        """Its program."""
+        return self.folder / "main.py"
 
     def config_for(self, broker: dict[str, Any], **changes: Any) -> dict[str, Any]:
-        """node.json for a virtual board: this broker, no Wi-Fi; `changes` replace other keys."""
+        """node.json for a virtual board: this broker, no Wi-Fi; `changes` replace other keys.
+
+        `every=1` samples each second, whatever the program says.
+        """
         config = {key: value for key, value in self.config.items() if key != "wifi"}
         return config | {"board": "unix", "broker": broker} | changes
 
