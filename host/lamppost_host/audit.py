@@ -32,9 +32,11 @@ from typing import Any, Final
 
 from lamppost_host.bridge.database import open_for_reading
 from lamppost_host.bridge.holdings import Held, Holdings, SensorThingsHoldings
+from lamppost_host.bridge.locate import platform_url
 from lamppost_host.bridge.report import open_spool
 from lamppost_host.bridge.sinks.sta_client import Access
 from lamppost_host.bridge.supervisor import store_path
+from lamppost_host.home import Home
 
 DROPPED: Final = "dropped"
 REFUSED: Final = "refused"
@@ -95,23 +97,19 @@ class NodeAudit:
 
 
 @dataclass(slots=True)
-class Audit:
-    """All nodes that were asked for."""
+class Audit(Counts):
+    """The counts over all nodes that were asked for, and each node's own."""
 
-    platform: str
-    nodes: list[NodeAudit]
-    total: Counts = field(init=False)
+    platform: str = ""
+    nodes: list[NodeAudit] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.total = Counts()
-        for node in self.nodes:
-            for name, number in asdict(node.counts).items():
-                setattr(self.total, name, getattr(self.total, name) + number)
-
-    @property
-    def exit_code(self) -> int:
-        """0, 1 or 3, as in the module's docstring."""
-        return self.total.exit_code
+    @classmethod
+    def of(cls, platform: str, nodes: list[NodeAudit]) -> "Audit":
+        """Sum up."""
+        total: Counter[str] = Counter()
+        for node in nodes:
+            total.update(asdict(node.counts))
+        return cls(platform=platform, nodes=nodes, **total)
 
     def document(self) -> dict[str, Any]:
         """As JSON; see the module's docstring."""
@@ -120,11 +118,10 @@ class Audit:
             "complete": self.exit_code == COMPLETE,
             "exit_code": self.exit_code,
         }
-        nodes = []
-        for node in self.nodes:
-            item = asdict(node)
-            nodes.append(item | item.pop("counts"))
-        return head | asdict(self.total) | {"nodes": nodes}
+        document = asdict(self)
+        for node in document["nodes"]:
+            node |= node.pop("counts")
+        return head | document
 
 
 @dataclass(slots=True)
@@ -160,19 +157,21 @@ class _Ledger:
 
 
 def audit(
-    folder: Path,
-    platform: str,
+    home: Home,
     *,
+    platform: str | None = None,
     node: str | None = None,
     sink: str = "sensorthings",
     holdings: Holdings | None = None,
 ) -> Audit:
-    """Audit the bridge whose files are in `folder` (HOME/bridge) against the SensorThings service at the URL `platform`.
+    """Audit the bridge of `home` against the SensorThings service at the URL `platform`, by default the one of the same home.
 
     May run while everything else does: what moves meanwhile shows as pending or as stored, never as missing. `node` (tenant/node): only
     that one. LamppostError when no bridge has run or the platform can't be asked.
     """
     # In this order: what the sink delivers while we look is found at the platform; what comes in while we look is not expected there.
+    folder = home.bridge
+    platform = platform or platform_url(home)
     cursor = _cursor(folder, sink)
     with closing(open_spool(folder)) as db:
         db.execute("BEGIN")
@@ -184,7 +183,7 @@ def audit(
         for ledger in ledgers:
             held = asked.of(ledger.node)
             audits.append(_audit_node(db, ledger, held, _refused_by_sink(folder, sink, ledger.node)))
-        return Audit(platform, audits)
+        return Audit.of(platform, audits)
 
 
 def _cursor(folder: Path, sink: str) -> tuple[str | None, int]:
@@ -449,8 +448,8 @@ def lines(found: Audit) -> list[str]:
                 said.append(f"    boot {boot}{frames} {gap.readings} readings {gap.why}: {gap.reason}")
         if c.unknown:
             said.append(f"    {c.unknown} readings at the platform that the bridge knows nothing of")
-    t = found.total
     said.append(
-        f"in all: sampled {t.sampled}, stored {t.stored}, pending {t.pending}, lost {t.lost}, duplicates {t.duplicates}"
+        f"in all: sampled {found.sampled}, stored {found.stored}, pending {found.pending}, lost {found.lost},"
+        f" duplicates {found.duplicates}"
     )
     return said

@@ -85,4 +85,4 @@ class SensorThingsHoldings:
         while following is not None:
             document = self._client.get(following)
             yield from document["value"]
-            following = document.get("@iot.nextLink")
+            following = self._client.next_page(document)

@@ -7,7 +7,6 @@ from pathlib import Path
 import rich_click as click
 
 from lamppost_host.audit import audit, lines
-from lamppost_host.bridge.locate import platform_url
 from lamppost_host.errors import LamppostError
 from lamppost_host.home import Home
 
@@ -23,7 +22,7 @@ def command(home: Path | None, platform: str | None, node: str | None, as_json: 
     Exit code 0: every reading taken is stored, once. 1: something is lost, doubled or unexplained. 3: nothing is, but something is still on its way.
     """
     place = Home(home) if home else Home.default()
-    found = audit(place.bridge, platform or platform_url(place), node=node)
+    found = audit(place, platform=platform, node=node)
     if node is not None and not found.nodes:
         raise LamppostError(
             f"the bridge has never heard of {node}", "`lamppost audit` without --node lists all."

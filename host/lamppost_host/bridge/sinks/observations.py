@@ -1,13 +1,14 @@
-"""Frames to SensorThings Observations: rows of `CreateObservations` as JSON text, built with as little work a reading as Python allows."""
+"""Frames to SensorThings Observations: rows of `CreateObservations` as JSON text, built with as little work a reading as Python allows.
 
-from functools import lru_cache
+A row's ends are shared by all columns of a frame, and the texts of minutes and results come again and again, so they are kept.
+"""
+
 from typing import Final
 
 from lamppost_host import wire
 
-_CLOCK: Final = tuple(f"{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60))
-_MILLISECONDS_OF_SECOND: Final = tuple(f"{ms:03d}Z" for ms in range(1000))
-_SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
+_REMEMBERED: Final = 65_536
+"""Texts of minutes and results that are kept, each."""
 
 
 def _quality_text(bits: int) -> str:
@@ -22,26 +23,55 @@ COMPONENTS: Final = '["phenomenonTime","resultTime","result","parameters"]'
 COMPONENTS_WITH_QUALITY: Final = '["phenomenonTime","resultTime","result","parameters","resultQuality"]'
 
 
-@lru_cache(maxsize=1024)
-def _day(days: int) -> str:
-    """`YYYY-MM-DDT` of a day since 1970, in the proleptic Gregorian calendar."""
-    # Howard Hinnant's civil_from_days, in years that begin in March.
-    shifted = days + 719_468
-    era, of_era = divmod(shifted, 146_097)
-    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
-    day_of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    month = (5 * day_of_year + 2) // 153
-    day = day_of_year - (153 * month + 2) // 5 + 1
-    month = month + 3 if month < 10 else month - 9
-    return f"{year_of_era + era * 400 + (month <= 2):04d}-{month:02d}-{day:02d}T"
+class _Minutes(dict[int, str]):
+    """Minutes since 1970 to `YYYY-MM-DDTHH:MM:`, in the proleptic Gregorian calendar."""
+
+    def __missing__(self, minutes: int) -> str:
+        days, minute = divmod(minutes, 1440)
+        # Howard Hinnant's civil_from_days, in years that begin in March.
+        shifted = days + 719_468
+        era, of_era = divmod(shifted, 146_097)
+        year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+        day_of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+        month = (5 * day_of_year + 2) // 153
+        day = day_of_year - (153 * month + 2) // 5 + 1
+        month = month + 3 if month < 10 else month - 9
+        year = year_of_era + era * 400 + (month <= 2)
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        text = self[minutes] = f"{year:04d}-{month:02d}-{day:02d}T{minute // 60:02d}:{minute % 60:02d}:"
+        return text
+
+
+class _Results(dict[int, str]):
+    """Scaled integers to results: divided by a power of ten, and written as the shortest decimal that reads back the same.
+
+    That gives exactly the digits that the node sent: a double holds 15 of them, and a value has at most 10.
+    """
+
+    def __init__(self, decimals: int) -> None:
+        super().__init__()
+        self._scale = 10**decimals
+
+    def __missing__(self, value: int) -> str:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        text = self[value] = repr(value / self._scale) if self._scale > 1 else str(value)
+        return text
+
+
+_MINUTES: Final = _Minutes()
+_RESULTS: Final = tuple(_Results(decimals) for decimals in range(10))
+_SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
+_MILLISECONDS: Final = tuple(f"{ms:03d}Z" for ms in range(1000))
+_ROW_ENDS: Final = tuple(f'{row}"}}]' for row in range(wire.ROWS))
 
 
 def iso(unix_ms: int) -> str:
     """A time as SensorThings wants it: UTC with Z, to the millisecond."""
     seconds, ms = divmod(unix_ms, 1000)
     minutes, second = divmod(seconds, 60)
-    days, minute = divmod(minutes, 1440)
-    return _day(days) + _CLOCK[minute] + _SECONDS[second] + _MILLISECONDS_OF_SECOND[ms]
+    return _MINUTES[minutes] + _SECONDS[second] + _MILLISECONDS[ms]
 
 
 def rows_of(frame: wire.Frame) -> tuple[list[str], list[str]]:
@@ -58,21 +88,17 @@ def rows_of(frame: wire.Frame) -> tuple[list[str], list[str]]:
     else:
         heads = [f'["{time}","{time}",' for time in times]
     name = f',{{"reading":"{frame.boot.hex()}/{frame.seq}/'
-    tails = [f'{name}{row}"}}]' for row in range(frame.rows)]
-    return heads, tails
+    return heads, [name + end for end in _ROW_ENDS[: frame.rows]]
 
 
 def column_rows(values: list[int | None], decimals: int, heads: list[str], tails: list[str]) -> list[str]:
-    """The rows of one column without its missing values.
-
-    `result` is the scaled integer divided by a power of ten, written as the shortest decimal that reads back the same: exactly the digits that the node sent.
-    """
-    if decimals == 0:
-        return [f"{h}{v}{t}" for h, v, t in zip(heads, values, tails, strict=True) if v is not None]
-    scale = 10**decimals
-    if None in values:
-        return [f"{h}{v / scale!r}{t}" for h, v, t in zip(heads, values, tails, strict=True) if v is not None]
-    return [f"{h}{v / scale!r}{t}" for h, v, t in zip(heads, values, tails, strict=True)]
+    """The rows of one column without its missing values."""
+    texts = _RESULTS[decimals]
+    return [
+        head + texts[value] + tail
+        for head, value, tail in zip(heads, values, tails, strict=True)
+        if value is not None
+    ]
 
 
 def split_by_quality(values: list[int | None], quality: bytes) -> tuple[list[int | None], list[int | None]]:

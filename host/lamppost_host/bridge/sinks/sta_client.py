@@ -170,6 +170,15 @@ class StaClient:
             raise Unavailable(f"the platform answered {path} with no JSON object")
         return document
 
+    def next_page(self, document: dict[str, Any]) -> str | None:
+        """The path of a list's next page, below the root by which we reach the service, whatever name it has for itself."""
+        link = document.get("@iot.nextLink")
+        if link is None:
+            return None
+        parts = urlsplit(str(link))
+        path = parts.path.partition("/v1.1/")[2]
+        return f"{path or parts.path.lstrip('/')}?{parts.query}"
+
     def create(self, path: str, entity: dict[str, Any]) -> str:
         """POST an entity; its id."""
         response = self._send("POST", path, orjson.dumps(entity))
