@@ -47,6 +47,10 @@ class FakePlatform:
             self.requests.append((method, path))
             return self.fault(method, path, body) or self._handle(method, path, target, body)
 
+    def work(self, method: str, path: str, body: bytes) -> None:
+        """Do what is asked, for a fault that loses the answer."""
+        self._handle(method, path, path, body)
+
     def _handle(self, method: str, path: str, target: str, body: bytes) -> Answer:
         document = json.loads(body) if body else None
         if path.endswith("/CreateObservations"):
@@ -54,13 +58,13 @@ class FakePlatform:
         if (match := _ONE.match(path)) and method == "POST":
             datastream = int(match[1])
             if datastream not in self.entities["Datastreams"]:
-                return _said(404, "no such Datastream")
+                return said(404, "no such Datastream")
             link, problem = self._observe(datastream, document)
-            return (201, {"location": link}, b"") if link else _said(400, problem)
+            return (201, {"location": link}, b"") if link else said(400, problem)
         if match := _ENTITY.match(path):
             entity = self.entities.get(match[1], {}).get(int(match[2]))
             if entity is None:
-                return _said(404, "nothing found")
+                return said(404, "nothing found")
             if method == "PATCH":
                 entity.update(document)
             return 200, {}, json.dumps({"@iot.id": int(match[2])} | entity).encode()
@@ -75,7 +79,7 @@ class FakePlatform:
                 {"@iot.id": i} | e for i, e in sorted(known.items()) if e["properties"]["lamppost"] == key
             ]
             return 200, {}, json.dumps({"value": value}).encode()
-        return _said(404, "no such path")
+        return said(404, "no such path")
 
     def _create_observations(self, groups: list[dict[str, Any]]) -> Answer:
         rows = []
@@ -152,7 +156,7 @@ class FakePlatform:
             server.server_close()
 
 
-def _said(status: int, message: str) -> Answer:
+def said(status: int, message: str) -> Answer:
     return (
         status,
         {"content-type": "application/json"},
