@@ -1,4 +1,7 @@
-"""Both real brokers as fixtures. `from tests.brokers import running_broker` runs a test once on each."""
+"""Both real brokers as fixtures.
+
+A test module takes the ones it needs with `from tests import brokers` and `running_broker = brokers.running_broker`.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

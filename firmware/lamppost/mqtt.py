@@ -79,6 +79,9 @@ class MqttClient:
             raise ValueError("a window is 1 to 1,000 messages")
         if not 0 <= keepalive <= 65535:
             raise ValueError("keepalive is 0 to 65,535 s")
+        if ssl is not None and not getattr(ssl, "verify_mode", 1):
+            # What MicroPython's ssl module starts with. Whoever answers would get the password.
+            raise ValueError("an SSLContext that checks no certificate: use mqtt_socket.tls_context")
         self.host = host
         self.port = port
         self.window = window

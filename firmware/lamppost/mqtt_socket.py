@@ -4,9 +4,30 @@ import asyncio
 import errno
 import select
 import socket
+from binascii import a2b_base64
 from time import ticks_add, ticks_diff, ticks_ms
 
 from .mqtt_packets import MqttError
+
+
+def tls_context(path):
+    """An SSLContext that accepts a broker only with a certificate from an authority in the file `path` (PEM or DER).
+
+    PEM is taken apart here, since not every port of MicroPython can. Raises OSError, ValueError or ImportError (a port without ssl).
+    """
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # MicroPython's ssl module starts with CERT_NONE, whatever CPython's does: without this line any certificate would do.
+    context.verify_mode = ssl.CERT_REQUIRED
+    with open(path, "rb") as file:
+        data = file.read()
+    if b"-----BEGIN" not in data:
+        context.load_verify_locations(cadata=data)
+        return context
+    for block in data.split(b"-----BEGIN CERTIFICATE-----")[1:]:
+        context.load_verify_locations(cadata=a2b_base64(block.split(b"-----END")[0]))
+    return context
 
 
 async def open_socket(host, port, timeout_ms, ssl=None, server_hostname=None):

@@ -6,6 +6,8 @@ import socket
 import ssl
 from pathlib import Path
 
+from lamppost_host.errors import LamppostError
+
 _CONNACK = b"\x20\x02"
 
 
@@ -20,7 +22,8 @@ def connect_code(
 ) -> int | None:
     """The return code of the broker's CONNACK (0: accepted; 4 and 5: refused), or None when it gave none.
 
-    `certificate` is the broker's own, for TLS; nothing else is trusted. The session is clean and ends at once.
+    `certificate` is the broker's own, for TLS; nothing else is trusted, and LamppostError says
+    what is wrong with it. The session is clean and ends at once.
     """
     body = b"\x00\x04MQTT\x04" + bytes((2 | (0xC0 if user is not None else 0),)) + b"\x00\x0a"
     for text in (f"lamppost-probe-{secrets.token_hex(4)}", user, password):
@@ -47,5 +50,10 @@ def connect_code(
             with contextlib.suppress(OSError):
                 connection.sendall(b"\xe0\x00")
             return answer[3] if answer[:2] == _CONNACK else None
+    except ssl.SSLCertVerificationError as error:
+        raise LamppostError(
+            f"the broker's certificate is not valid: {error.verify_message}",
+            "Renew the files that --cert and --key name.",
+        ) from error
     except OSError:
         return None
