@@ -108,18 +108,18 @@ def _run(path):
 
 
 def main(path):
-    with open(path) as file:
-        description = json.load(file)
-    _prepare(description)
-    _mount(description["flash"], description["firmware"])
     try:
+        with open(path) as file:
+            description = json.load(file)
+        _prepare(description)
+        _mount(description["flash"], description["firmware"])
         _run("/main.py")
     except KeyboardInterrupt:
         print("board: interrupted")
         return 130
     except Exception as error:
         sys.print_exception(error)
-        print("board: main.py ended with an error")
+        print("board: ended with an error")
         return 1
     return 0
 

@@ -328,6 +328,38 @@ def test_wifi_connects_where_it_may(make_board: MakeBoard) -> None:
     ]
 
 
+def test_a_recording_is_replayed_faster_than_time(make_board: MakeBoard, tmp_path: Path) -> None:
+    """main.py hands its own clock to the world: a year of hourly rows goes by in a moment. The file is the host's, outside the flash."""
+    file = tmp_path / "year.csv"
+    rows = [f"{1_600_000_000 + 3600 * hour},{(hour % 400) / 10}" for hour in range(24 * 365)]
+    file.write_text("t,value\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    recording = {"csv": {"path": str(file), "column": "value", "time": "t", "format": "%s"}}
+    board = make_board(
+        "import machine, onewire\n"
+        "from array import array\n"
+        "from lamppost.drivers.ds18b20 import DS18B20\n"
+        "from simulated.world import world\n"
+        "now = 1600000000000\n"
+        "world.use_clock(lambda: now)\n"
+        "driver = DS18B20(onewire.OneWire(machine.Pin(4)))\n"
+        "out = array('i', [0])\n"
+        "for hour in range(24 * 365):\n"
+        "    now = (1600000000 + 3600 * hour) * 1000\n"
+        "    if hour % 73 == 0:\n"
+        "        driver.start()\n"
+        "        now += 750\n"
+        "        driver.read(out)\n"
+        "        print(hour, out[0])\n",
+        None,
+        [{"sensor": "ds18b20", "temperature": recording}],
+    )
+    assert finish(board) == 0, board.log
+    read = [[int(word) for word in line.split()] for line in board.log.splitlines()]
+    assert len(read) == 120
+    for hour, value in read:
+        assert abs(value - (hour % 400) * 10) <= 4, "1/16 °C is 6 hundredths"
+
+
 HOST = """
 import sys, time
 from pathlib import Path

@@ -166,7 +166,8 @@ class VirtualBoard:
         self.start()
 
     def wait(self, timeout: float) -> int:
-        """Wait until the board's program has ended; its exit code (-9: it was killed). LamppostError after `timeout` seconds."""
+        """Wait until the board's program has ended; its exit code (-9: it was killed; 130, or -2 in the first moments of a start:
+        it was interrupted, and main.py did not catch that). LamppostError after `timeout` seconds."""
         if self._supervisor is None:
             raise LamppostError(f"the board in {self.folder} was never started")
         self._supervisor.join(timeout)
