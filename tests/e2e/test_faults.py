@@ -163,20 +163,19 @@ def test_away_for_a_while(make_chain: MakeChain, away: list[str]) -> None:
 
 def test_a_full_journal_drops_the_oldest_and_says_so(make_chain: MakeChain) -> None:
     chain = make_chain("embedded")
-    board = chain.board(
-        "n1",
-        every=0.02,
-        config={
-            "journal": {"path": "/journal", "bytes": 16_384, "segment": 4_096},
-            "batch": {"rows": 5, "seconds": 1},
-        },
-    )
+    small = {
+        "journal": {"path": "/journal", "bytes": 16_384, "segment": 4_096},
+        "batch": {"rows": 1, "seconds": 1},
+    }
+    board = chain.board("n1", every=0.02, config=small)
     board.start()
     wait_for(lambda: audit(chain.home).stored, "the first readings")
     chain.service("broker").stop()
-    time.sleep(25)  # long enough for 16 KiB of frames to be overrun
+    wait_for(lambda: "journal: full" in board.log, "the journal to be full")
+    before = audit(chain.home).stored
     chain.start_service("broker")
+    wait_for(lambda: audit(chain.home).stored > before, "readings after the outage")
     _stop_nodes(chain)
     found = _check_promise(chain, least=100)
     assert found.lost > 0
-    assert all(gap.why == "dropped" for node in found.nodes for gap in node.gaps), found
+    assert {gap.why for node in found.nodes for gap in node.gaps} == {"dropped"}, found
