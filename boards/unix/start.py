@@ -58,7 +58,6 @@ def _prepare(description):
     import esp32
     import machine
     import network
-    import onewire  # noqa: F401 - loaded here because main.py can't see this folder
     from simulated.build import build_world
     from simulated.time_module import BoardTime
 
@@ -78,7 +77,7 @@ def _prepare(description):
 
 
 def _mount(flash, firmware):
-    """Mount the board's flash at / and its SDK at /sdk; the host's files are out of sight from here on."""
+    """Mount the board's flash at /, its SDK at /sdk and this folder at /board; the host's other files are out of sight from here on."""
     from simulated.flash import FileFlash, erase_file
 
     try:
@@ -94,11 +93,13 @@ def _mount(flash, firmware):
     if new:
         vfs.VfsLfs2.mkfs(device)
     sdk = vfs.VfsPosix(firmware)
+    here = vfs.VfsPosix(sys.path[0])
     vfs.umount("/")
     vfs.mount(vfs.VfsLfs2(device), "/")
     vfs.mount(sdk, "/sdk", readonly=True)
+    vfs.mount(here, "/board", readonly=True)
     os.chdir("/")
-    sys.path[:] = ["", ".frozen", "/lib", "/sdk"]
+    sys.path[:] = ["", ".frozen", "/lib", "/sdk", "/board"]
 
 
 def _run(path):

@@ -62,7 +62,7 @@ def test_runs_main_py_from_its_flash(make_board: MakeBoard) -> None:
     )
     assert finish(board) == 0, board.log
     assert "'/etc" not in board.log
-    assert "['certs', 'main.py', 'node.json', 'sdk']" in board.log
+    assert "['board', 'certs', 'main.py', 'node.json', 'sdk']" in board.log
     assert "a certificate" in board.log
     assert board.read_file("/made") == b"on the board"
     with pytest.raises(LamppostError, match="not in the flash"):
@@ -79,7 +79,7 @@ def test_the_host_is_out_of_reach(make_board: MakeBoard, tmp_path: Path) -> None
 
 
 def test_the_sdk_is_read_only(make_board: MakeBoard) -> None:
-    board = make_board("import lamppost.drivers\nopen('/sdk/lamppost/x.py', 'w')\n")
+    board = make_board("import lamppost.drivers, replay_clock\nopen('/sdk/lamppost/x.py', 'w')\n")
     assert finish(board) == 1
     assert "OSError: 30" in board.log or "EROFS" in board.log
 
