@@ -14,7 +14,7 @@ from lamppost_host.errors import LamppostError
 from lamppost_host.platform.errors import Unavailable
 
 VERSION = 1
-_BUSY_MS = 5_000
+_BUSY_MS = 2_000
 # A query that takes longer is abandoned: it would hold one of few readers.
 _QUERY_SECONDS = 60.0
 _STEPS_BETWEEN_CHECKS = 200_000

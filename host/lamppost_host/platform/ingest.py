@@ -132,7 +132,7 @@ class Ingest:
     def _add_group(
         self, batch: _Batch, datastream: object, positions: dict[str, int], width: int, rows: list[Any]
     ) -> None:
-        if not isinstance(datastream, int) or not self._known_datastream(datastream):
+        if type(datastream) is not int or not self._known_datastream(datastream):
             batch.ids += [ERROR] * len(rows)
             return
         if positions.keys() <= _PLAIN_COMPONENTS and "phenomenonTime" in positions:
