@@ -89,7 +89,13 @@ class Chain:
         return self._services[name]
 
     def board(
-        self, name: str, *, every: float = 0.1, config: dict[str, Any] | None = None, **options: Any
+        self,
+        name: str,
+        *,
+        every: float = 0.1,
+        config: dict[str, Any] | None = None,
+        credential: str | None = None,
+        **options: Any,
     ) -> VirtualBoard:
         """A virtual node; not started yet."""
         broker = self.facts["broker"]
@@ -103,7 +109,7 @@ class Chain:
                 "host": broker["host"],
                 "port": broker["port"],
                 "user": f"{TENANT}/{name}",
-                "password": Credentials(self.home.broker).get(f"{TENANT}/{name}"),
+                "password": credential or Credentials(self.home.broker).get(f"{TENANT}/{name}"),
             },
         }
         options.setdefault("main", MAIN.format(every=every))

@@ -42,7 +42,8 @@ def running(folder: Path) -> bool:
 
 def status(folder: Path) -> dict[str, Any]:
     """`running`; `broker` (state, reason, at); `nodes`, `frames`, `readings` taken in; `refused_frames`; `dead_letters` {code: number};
-    `spool_rows`; `sinks` {name: {state, cursor, lag_rows, lag_readings, lag_seconds, delivered, dead_letters {code: readings}, error, error_at}}.
+    `faults` {tenant/node: {key of a sensor's first Datastream: failed reads in the node's last boot}}; `spool_rows`;
+    `sinks` {name: {state, cursor, lag_rows, lag_readings, lag_seconds, delivered, dead_letters {code: readings}, error, error_at}}.
 
     `at` and `error_at` are Unix milliseconds.
     """
@@ -60,6 +61,14 @@ def status(folder: Path) -> dict[str, Any]:
             "readings": readings,
             "refused_frames": refused,
             "dead_letters": dict(db.execute("SELECT code, count(*) FROM dead_letters GROUP BY code")),
+            "faults": {
+                node: counts
+                for node, text in db.execute(
+                    "SELECT nodes.tenant || '/' || nodes.node, boots.faults FROM nodes"
+                    " JOIN boots ON boots.node=nodes.id AND boots.boot=nodes.boot WHERE boots.faults IS NOT NULL ORDER BY 1"
+                )
+                if (counts := json.loads(text))
+            },
             "spool_rows": db.execute("SELECT count(*) FROM spool").fetchone()[0],
             "sinks": {},
         }
@@ -105,6 +114,7 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         f"taken in    {found['readings']} readings in {found['frames']} frames of {found['nodes']} nodes",
         f"refused     {found['refused_frames']} frames; dead letters: {_counts(found['dead_letters'])}",
     ]
+    lines += [f"faults      {node}: {_counts(counts)}" for node, counts in found["faults"].items()]
     for name, sink in found["sinks"].items():
         lag = f"{sink['lag_readings']} readings behind"
         lag += f", {sink['lag_seconds']:.1f} s" if sink["lag_rows"] else ""
