@@ -47,6 +47,10 @@ COMMIT_RETRY_SECONDS = (0.1, 10.0)
 TURN_SECONDS = 0.25
 """The longest that one turn waits."""
 
+UNANSWERED = 5
+"""Connections that the broker closes without a CONNACK before we take it for a refusal, which is how some brokers refuse a password."""
+
+_CHECK_ACCESS = "Check --user and the password file, or the broker's credentials for the bridge."
 _REFUSED_CREDENTIALS = frozenset({"Bad user name or password", "Not authorized"})
 
 
@@ -118,6 +122,8 @@ class Intake:
         self._oldest = 0.0
         self._ever_subscribed = False
         self._session_present = False
+        self._answered = False
+        self._unanswered = 0
         self._refusal: BrokerRefusal | None = None
         self._reason = ""
         self.state = State.CONNECTING
@@ -262,6 +268,7 @@ class Intake:
         self._change(State.CONNECTING)
         self._refusal = None
         self._access = None
+        self._answered = False
         try:
             self._access = access = self._find_broker()
             self._client = self._make_client(access)
@@ -278,13 +285,11 @@ class Intake:
     def _on_connect(
         self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any
     ) -> None:
+        self._answered = True
+        self._unanswered = 0
         if reason.is_failure:
             text = str(reason)
-            remedy = (
-                "Check --user and the password file, or the broker's credentials for the bridge."
-                if text in _REFUSED_CREDENTIALS
-                else "See the broker's log."
-            )
+            remedy = _CHECK_ACCESS if text in _REFUSED_CREDENTIALS else "See the broker's log."
             self._refusal = BrokerRefusal(
                 f"the broker {self._access} refuses user {self._user!r}: {text}", remedy
             )
@@ -318,6 +323,16 @@ class Intake:
         # What was not acknowledged comes again, under other packet numbers.
         self._pending.clear()
         self._acks.clear()
+        if not self._answered and self._refusal is None:
+            self._unanswered += 1
+            message = (
+                f"the broker {self._access} closes the connection of user {self._user!r} without an answer"
+            )
+            if self._unanswered >= UNANSWERED:
+                self._refusal = BrokerRefusal(message, _CHECK_ACCESS)
+            else:
+                self._lost(message)
+                return
         if self._refusal is not None:
             self._lost(self._refusal.message, State.REFUSED)
         else:

@@ -1,7 +1,7 @@
 """When to tell a node what is on disk: at once where little happens, gathered where much does."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lamppost_host import wire
@@ -17,9 +17,9 @@ BURST = 5.0
 @dataclass(slots=True)
 class _Waiting:
     node: Node
+    counted: float
     boots: set[bytes] = field(default_factory=set)
     credit: float = BURST
-    counted: float = field(default_factory=time.monotonic)
 
     def earn(self, now: float) -> None:
         self.credit = min(BURST, self.credit + (now - self.counted) * MARKS_PER_SECOND)
@@ -29,7 +29,8 @@ class _Waiting:
 class Marks:
     """The nodes that wait for a `mark`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._accounts: dict[str, _Waiting] = {}
         self._due: set[str] = set()
 
@@ -38,14 +39,14 @@ class Marks:
         for node, boots in touched.items():
             account = self._accounts.get(node.key)
             if account is None:
-                account = self._accounts[node.key] = _Waiting(node)
+                account = self._accounts[node.key] = _Waiting(node, self._clock())
             account.node = node  # the spool may have read it anew from the disk
             account.boots |= boots
             self._due.add(node.key)
 
     def take(self) -> Iterator[tuple[str, bytes]]:
         """(topic, payload) of every mark that may go out now."""
-        now = time.monotonic()
+        now = self._clock()
         for key in sorted(self._due):
             account = self._accounts[key]
             account.earn(now)
@@ -62,7 +63,7 @@ class Marks:
         """Seconds until the next mark may go out; None when none waits."""
         if not self._due:
             return None
-        now = time.monotonic()
+        now = self._clock()
         return min(
             max(
                 0.0,

@@ -3,6 +3,7 @@
 import ipaddress
 import logging
 import re
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -111,6 +112,7 @@ class StaClient:
         self._limits = httpx.Limits(max_connections=4, keepalive_expiry=60.0)
         self._transport = transport
         self._open: tuple[str, httpx.Client] | None = None
+        self._tls: ssl.SSLContext | None = None
         self.connections_lost = 0
         """Counts up when the platform could not be reached: the one that answers next may be another."""
 
@@ -124,7 +126,11 @@ class StaClient:
         """The root URL and the client that talks to it."""
         if self._open is None:
             root = self._access.root()
+            if root.startswith("https:"):
+                self._tls = self._tls or ssl.create_default_context()
             client = httpx.Client(
+                # Reading the system's certificates takes a quarter of a second: once, and not for plain HTTP.
+                verify=self._tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
                 timeout=self._timeout,
                 limits=self._limits,
                 trust_env=not _is_loopback(
