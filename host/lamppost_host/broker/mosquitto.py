@@ -67,8 +67,10 @@ def write_config(
         "allow_anonymous false",
         f"password_file {credentials.mosquitto_path}",
         f"acl_file {access}",
-        # The defaults keep 1,000 messages for a bridge that is away, and drop the rest after acknowledging them.
-        "max_queued_messages 0",
+        # The default keeps 1,000 messages for a bridge that is away, and drops the rest after acknowledging them. 0 means no bound, but
+        # some releases also compare it with what waits to be sent, and then end connections or stall (eclipse-mosquitto/mosquitto
+        # issue 3088; 2.0.11 ends a connection at a publish that the access list denies).
+        "max_queued_messages 1000000000",
         "max_queued_bytes 0",
         # The bridge commits hundreds of frames at a time, and acknowledges them after.
         "max_inflight_messages 1000",
