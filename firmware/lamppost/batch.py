@@ -153,8 +153,8 @@ class Batch:
         self.clock_at = p - at
         date(buffer, p, 1 if self.undated else 0, self.seconds, self.milliseconds)
         p += 9
-        if self._regular:
-            p = _int(buffer, p, self._step)
+        if self._regular and self._step >= 0:
+            p = _uint(buffer, p, self._step)
         else:
             p = _array(buffer, p, rows - 1)
             for row in range(1, rows):
@@ -211,38 +211,39 @@ def _nibbles(buffer, p, values, start, rows):
     buffer[p] = 0xC4
     buffer[p + 1] = (rows + 1) >> 1
     p += 2
+    # MISSING is looked for first: a difference to it would not be a small integer on a 32-bit board.
     i = start
     pairs = stop - 1
     while i < pairs:
         value = values[i]
-        high = value - last
-        if -7 <= high <= 7:
-            last = value
-            high &= 15
-        elif value == MISSING:
-            high = 8
+        if value == MISSING:
+            high = 0x80
         else:
-            return 0
+            high = value - last
+            if not -7 <= high <= 7:
+                return 0
+            last = value
+            high = (high & 15) << 4
         value = values[i + 1]
-        low = value - last
-        if -7 <= low <= 7:
-            last = value
-            buffer[p] = high << 4 | (low & 15)
-        elif value == MISSING:
-            buffer[p] = high << 4 | 8
+        if value == MISSING:
+            buffer[p] = high | 8
         else:
-            return 0
+            low = value - last
+            if not -7 <= low <= 7:
+                return 0
+            last = value
+            buffer[p] = high | (low & 15)
         p += 1
         i += 2
     if i < stop:
         value = values[i]
-        high = value - last
-        if -7 <= high <= 7:
-            buffer[p] = (high & 15) << 4
-        elif value == MISSING:
+        if value == MISSING:
             buffer[p] = 0x80
         else:
-            return 0
+            high = value - last
+            if not -7 <= high <= 7:
+                return 0
+            buffer[p] = (high & 15) << 4
         p += 1
     return p
 

@@ -14,7 +14,7 @@ from micropython import const
 _BEGIN_2024 = const(126230400)
 _BEGIN_2080 = 1893456000
 _DRIFT_S = const(20)  # a millisecond in so many seconds: 50 ppm, twice what an ESP32's crystal may be off
-_CALENDAR_MS = const(1000)  # uncertainty of a calendar that says seconds, and not who set it
+_CALENDAR_MS = const(600)  # of a calendar: nobody says who set it, or when
 _GOOD_MS = const(500)
 _UNCERTAIN_MS = const(1000)  # from here on a row is marked as uncertain in time (WIRE.md, quality)
 
@@ -136,4 +136,4 @@ def set_calendar(clock):
         return  # the bare unix port has none, and its system keeps the time
     clock.update()
     year, month, day, hour, minute, second, weekday = time.gmtime(clock.seconds + SECONDS_TO_2020)[:7]
-    calendar.datetime((year, month, day, weekday, hour, minute, second, 0))
+    calendar.datetime((year, month, day, weekday, hour, minute, second, clock.milliseconds * 1000))
