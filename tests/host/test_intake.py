@@ -353,7 +353,7 @@ def test_broker_addresses_as_people_write_them(tmp_path: Path) -> None:
     with pytest.raises(LamppostError, match="HOST:PORT"):
         parse_broker("h:x", False)
     with pytest.raises(LamppostError, match="can't read"):
-        find_broker(Home(tmp_path), "h", "u", tmp_path / "nothing", False, None)()
+        find_broker(Home(tmp_path), "h", "u", tmp_path / "nothing", False, None)
     (tmp_path / "password").write_text("secret\n")
     found = find_broker(Home(tmp_path), "h", "u", tmp_path / "password", False, None)()
     assert found.password == "secret"

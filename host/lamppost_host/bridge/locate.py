@@ -1,8 +1,10 @@
 """Where a bridge finds its broker and its platform: what the options say, else what they left in the same home."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lamppost_host.bridge.intake import BrokerAccess
 from lamppost_host.bridge.sinks import SinkSpec
@@ -37,6 +39,9 @@ def find_broker(
         password = None if password_file is None else _first_line(password_file)
         return BrokerAccess(host, port, user, password, tls, ca)
 
+    if ca is not None and not os.access(ca, os.R_OK):
+        raise LamppostError(f"can't read {ca}", "--ca names a PEM file with the certificates to trust.")
+    named()  # a file that can't be read is an error now; later it is waited for
     return named
 
 
@@ -59,7 +64,15 @@ def sensorthings_sink(
 ) -> SinkSpec:
     """The SensorThings sink: on `url`, else on the platform of this home."""
     settings: dict[str, str] = {}
+    if token_file is not None and not os.access(token_file, os.R_OK):
+        raise LamppostError(
+            f"can't read {token_file}", "--token-file names a file with the platform's bearer token."
+        )
     if url is not None:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise LamppostError(
+                f"{url!r} is not the URL of a SensorThings service", "For example http://127.0.0.1:8080/v1.1"
+            )
         settings["url"] = url
         if token_file is not None:
             settings["token_file"] = str(token_file.absolute())

@@ -74,6 +74,7 @@ class SinkProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             bufsize=0,
+            start_new_session=True,  # Ctrl-C at a terminal is for us; we let the sinks finish
         )
         self._started = time.monotonic()
         self._write(self._job.line())

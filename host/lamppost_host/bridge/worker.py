@@ -28,7 +28,7 @@ from lamppost_host.errors import LamppostError
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = (0.2, 30.0)
+RETRY_SECONDS = (0.2, 10.0)
 QUIET_SECONDS = 5.0
 """How long to sleep when nothing wakes us; only a safeguard."""
 
@@ -194,7 +194,10 @@ def _orphaned() -> None:
 
 def main() -> None:
     """The process."""
-    job = Job.read(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return  # the bridge died while we started
+    job = Job.read(line)
     logging.basicConfig(
         level=job.log_level,
         format=f"%(asctime)s %(levelname)s sink {job.spec.name}: %(message)s",
