@@ -17,7 +17,8 @@ LOOPBACK = ("127.0.0.1", "localhost")
 _MESSAGE_BYTES = 20_480
 # Unacknowledged messages a client: what the bridge may have between two commits.
 _IN_FLIGHT = 500
-# What it keeps for a subscriber that is away (a log a topic filter): 100 MB, then the oldest go.
+# What it keeps for a subscriber that is away (a log a topic filter): 100 MB. Then the oldest go without a word, though they were
+# acknowledged; the nodes send them again, as no `mark` covers them.
 _SEGMENT_BYTES = 10 * 1024 * 1024
 _SEGMENTS = 10
 
