@@ -1,13 +1,16 @@
 """How fast the platform takes CreateObservations, beside SQLite's executemany of the same rows into the same schema."""
 
+import http.client
 import sqlite3
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
+
 from lamppost_host.platform.database import open_writer
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
@@ -24,7 +27,9 @@ def _rows(request: int, count: int) -> list[list[Any]]:
     rows = []
     for index in range(request * count, (request + 1) * count):
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_START + index))
-        rows.append([moment, moment, 20 + index % 997 / 100, {"reading": f"{_BOOT}/{index // 60}/{index % 60}"}])
+        rows.append(
+            [moment, moment, 20 + index % 997 / 100, {"reading": f"{_BOOT}/{index // 60}/{index % 60}"}]
+        )
     return rows
 
 
@@ -61,11 +66,14 @@ def _over_http(folder: Path, bodies: list[bytes], rows: int) -> tuple[float, flo
     try:
         platform.create("Things", thing(datastreams=_DATASTREAMS))
         headers = platform.headers | {"Content-Type": "application/json"}
+        address = urlsplit(platform.url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
         began, cpu = time.perf_counter(), _cpu_seconds(platform.pid)
         for body in bodies:
-            answer = platform.client.post(f"{platform.url}/CreateObservations", content=body, headers=headers)
-            assert answer.status_code == 201
-            assert b"error" not in answer.content
+            connection.request("POST", "/v1.1/CreateObservations", body, headers)
+            answer = connection.getresponse()
+            assert b"error" not in answer.read()
+            assert answer.status == 201
         took, cpu = time.perf_counter() - began, _cpu_seconds(platform.pid) - cpu
         total = len(bodies) * rows
         assert platform.get("Observations", top="0", count="true")["@iot.count"] == total

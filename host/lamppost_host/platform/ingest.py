@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from operator import itemgetter
+from typing import Any, cast
 
 import orjson
 
@@ -155,58 +156,73 @@ class Ingest:
     def _add_plain(
         self, batch: _Batch, datastream: int, positions: dict[str, int], width: int, rows: list[Any]
     ) -> None:
-        """Rows of an instant, a number or text, and no parameter but the reading's name; _Unusual leaves `batch` as it was."""
-        at_time, at_result = positions["phenomenonTime"], positions["result"]
-        at_result_time, at_parameters = positions.get("resultTime"), positions.get("parameters")
-        at_feature = positions.get("feature")
-        feature = 0 if at_feature is not None else self._feature_for(datastream)
-        known = self._instants
-        values: list[Any] = []
-        identity = batch.next
-        start = result_time = reading = result = None
-        for row in rows:
-            if type(row) is not list or len(row) != width:
-                raise _Unusual
-            start = known.get(row[at_time])
-            if start is None:
-                start = self._instant(row[at_time])
-            if at_result_time is not None:
-                result_time = known.get(row[at_result_time])
-                if result_time is None and row[at_result_time] is not None:
-                    result_time = self._instant(row[at_result_time])
-            result = row[at_result]
-            kind = type(result)
-            if kind is not float and kind is not str and (kind is not int or abs(result) > _MAX_INTEGER):
-                raise _Unusual
-            if at_parameters is not None:
-                parameters = row[at_parameters]
-                reading = None
-                if parameters is not None:
-                    reading = parameters[READING_MEMBER]
-                    if type(reading) is not str or len(parameters) != 1:
-                        raise _Unusual
-            if at_feature is not None and row[at_feature] != feature:
-                feature = row[at_feature]
-                if type(feature) is not int or not self._known_feature(feature, datastream):
-                    raise _Unusual
-            values += (identity, datastream, start, result_time, result, feature, reading)
-            identity += 1
+        """Rows of an instant, a number or text, and no parameter but the reading's name; _Unusual leaves `batch` as it was.
+
+        Works on whole columns with functions written in C: half of the time a loop over the rows takes.
+        """
+        if not rows or set(map(type, rows)) != {list} or set(map(len, rows)) != {width}:
+            raise _Unusual
+        columns = list(zip(*rows, strict=True))
+        starts = self._instants_of(columns[positions["phenomenonTime"]])
+        result_times = self._result_times(columns, positions, starts)
+        results = columns[positions["result"]]
+        kinds = set(map(type, results))
+        if not kinds <= {float, int, str}:
+            raise _Unusual
+        if int in kinds and any(type(each) is int and abs(each) > _MAX_INTEGER for each in results):
+            raise _Unusual
+        readings = _readings(columns[positions["parameters"]]) if "parameters" in positions else None
+        features = (
+            self._features_of(columns[positions["feature"]], datastream) if "feature" in positions else None
+        )
+        count, size = len(rows), len(_PLAIN)
+        values: list[Any] = [None] * (count * size)
+        values[0::size] = range(batch.next, batch.next + count)
+        values[1::size] = [datastream] * count
+        values[2::size] = starts
+        values[3::size] = result_times
+        values[4::size] = results
+        values[5::size] = [self._feature_for(datastream)] * count if features is None else features
+        if readings is not None:
+            values[6::size] = readings
         batch.plain += values
-        batch.ids += range(batch.next, identity)
-        batch.next = identity
-        if start is not None:
-            self.latest[datastream] = (start, None, result)
+        batch.ids += range(batch.next, batch.next + count)
+        batch.next += count
+        self.latest[datastream] = (starts[-1], None, results[-1])
+
+    def _instants_of(self, texts: Sequence[Any]) -> list[int]:
+        found = list(map(self._instants.get, texts))
+        return [self._instant(each) for each in texts] if None in found else cast(list[int], found)
+
+    def _result_times(
+        self, columns: list[tuple[Any, ...]], positions: dict[str, int], starts: list[int]
+    ) -> Sequence[int | None]:
+        if "resultTime" not in positions:
+            return [None] * len(starts)
+        texts = columns[positions["resultTime"]]
+        if texts == columns[positions["phenomenonTime"]]:
+            return starts
+        return [None if each is None else self._instant(each) for each in texts]
+
+    def _features_of(self, features: tuple[Any, ...], datastream: int) -> tuple[int, ...]:
+        if set(map(type, features)) != {int} or not all(
+            self._known_feature(each, datastream) for each in set(features)
+        ):
+            raise _Unusual
+        return features
 
     def _instant(self, text: object) -> int:
         if type(text) is not str:
             raise _Unusual
-        try:
-            instant = times.parse_instant(text)
-        except BadRequest as error:
-            raise _Unusual from error
-        if len(self._instants) >= _MAX_REMEMBERED_TIMES:
-            self._instants.clear()
-        self._instants[text] = instant
+        instant = self._instants.get(text)
+        if instant is None:
+            try:
+                instant = times.parse_instant(text)
+            except BadRequest as error:
+                raise _Unusual from error
+            if len(self._instants) >= _MAX_REMEMBERED_TIMES:
+                self._instants.clear()
+            self._instants[text] = instant
         return instant
 
     # --- single Observations ---------------------------------------------------------------------------------------
@@ -339,6 +355,17 @@ class Ingest:
         return int(cursor.lastrowid or 0)
 
 
+def _readings(parameters: Sequence[Any]) -> list[str | None]:
+    """The reading's name in each of `parameters` that have nothing else; _Unusual where they have."""
+    if set(map(type, parameters)) == {dict}:
+        readings = list(map(itemgetter(READING_MEMBER), parameters))
+        if set(map(len, parameters)) == {1} and set(map(type, readings)) == {str}:
+            return cast(list[str | None], readings)
+    elif set(parameters) == {None}:
+        return [None] * len(parameters)
+    raise _Unusual
+
+
 def parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
@@ -415,7 +442,9 @@ def parameter_columns(parameters: object) -> tuple[str | None, str | None]:
 
 def links(root: str, ids: Sequence[int]) -> bytes:
     """The answer to CreateObservations: a self link a row, or "error"."""
-    head = f'"{root}/Observations('
-    return (
-        "[" + ",".join(['"error"' if each == ERROR else f'{head}{each})"' for each in ids]) + "]"
-    ).encode()
+    head, tail = f'"{root}/Observations(', ')"'
+    if ERROR in ids:
+        return (
+            "[" + ",".join(['"error"' if each == ERROR else f"{head}{each}{tail}" for each in ids]) + "]"
+        ).encode()
+    return (f"[{head}" + f"{tail},{head}".join(map(str, ids)) + f"{tail}]").encode() if ids else b"[]"
