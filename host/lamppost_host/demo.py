@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,8 @@ from lamppost_host.errors import LamppostError
 from lamppost_host.home import Home
 from lamppost_host.service import Service
 from lamppost_host.virtual.board import VirtualBoard
-from lamppost_host.virtual.interpreter import find_micropython, shipped
+from lamppost_host.virtual.examples import load_example
+from lamppost_host.virtual.interpreter import find_micropython
 
 TENANT = "demo"
 _SETTLE_S = 20.0
@@ -119,8 +120,9 @@ class Demo:
         self.page_url = ""
         self.latest: Latest | None = None
 
-    def start(self, progress: Callable[[str], None]) -> None:
-        """Bring everything up, and wait until each node's first readings are on the platform. `progress` is told each step."""
+    def start(self, progress: Callable[[str], None], stopping: threading.Event) -> None:
+        """Bring everything up, and wait until each node's first readings are on the platform, or until `stopping` is set. `progress` is
+        told each step."""
         find_micropython()
         credentials = Credentials(self.home.broker)
         passwords = {name: credentials.add(f"{TENANT}/{name}") for name in self._names}
@@ -153,7 +155,8 @@ class Demo:
                 raise LamppostError(
                     f"not every node's readings arrived within {_READY_S:.0f} s", self._logs_end()
                 )
-            time.sleep(0.02)
+            if stopping.wait(0.02):
+                return
 
     def _thing_names(self) -> set[str]:
         return {
@@ -161,27 +164,22 @@ class Demo:
             for index in range(len(self._names))
         }
 
-    def _board(self, name: str, scene: Scene, turn: int, access: Mapping[str, Any]) -> VirtualBoard:
-        example = shipped("examples") / scene.example
-        config = orjson.loads((example / "node.json").read_bytes()) | {
-            "tenant": TENANT,
-            "node": name,
-            "name": _thing_name(scene, turn),
+    def _board(self, name: str, scene: Scene, turn: int, access: dict[str, Any]) -> VirtualBoard:
+        example = load_example(scene.example)
+        config = example.config_for(
+            access,
+            tenant=TENANT,
+            node=name,
+            name=_thing_name(scene, turn),
             # Those of a scene's second, third, ... node stand 300 m further east each, so that every one has its dot.
-            "location": [round((scene.longitude + 0.005 * turn) * 10**7), round(scene.latitude * 10**7)],
-            "board": "unix",
-            "broker": dict(access),
-            # This machine has a network and the time.
-            "wifi": None,
-            "ntp": None,
-            "every": self._every_s,
-            "batch": {"rows": 60, "seconds": 1},
-            "mqtt": {"backoff_s": [1, 5]},
-            "status_s": 2,
-            "stop_s": int(_STOP_NODE_S) - 5,
-        }
-        sensors = orjson.loads((example / "virtual.json").read_bytes())["sensors"]
-        return VirtualBoard(self.home.path / "nodes" / name, example / "main.py", config, sensors)
+            location=[round((scene.longitude + 0.005 * turn) * 10**7), round(scene.latitude * 10**7)],
+            every=self._every_s,
+            batch={"rows": 60, "seconds": 1},
+            mqtt={"backoff_s": [1, 5]},
+            status_s=2,
+            stop_s=int(_STOP_NODE_S) - 5,
+        )
+        return VirtualBoard(self.home.path / "nodes" / name, example.main, config, example.sensors)
 
     def check(self) -> None:
         """Raise LamppostError if a part has ended by itself."""
@@ -246,9 +244,8 @@ class _Names:
     def of(self, datastream: int) -> tuple[str, str, str]:
         """(Thing's name, ObservedProperty's name, unit's symbol)."""
         if datastream not in self._known:
-            answer = httpx.get(
-                f"{self._url}/Datastreams({datastream})?$expand=Thing($select=name)", timeout=10
-            )
+            expand = "$expand=Thing($select=name),ObservedProperty($select=name)"
+            answer = httpx.get(f"{self._url}/Datastreams({datastream})?{expand}", timeout=10)
             entity = answer.raise_for_status().json()
             unit = entity["unitOfMeasurement"]["symbol"]
             self._known[datastream] = entity["Thing"]["name"], entity["ObservedProperty"]["name"], unit

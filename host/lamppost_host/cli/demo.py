@@ -123,7 +123,7 @@ def _run(
     demo = Demo(folder, nodes, every, port)
     try:
         with console.status("starting") as status:
-            demo.start(lambda step: _tell(console, status, step))
+            demo.start(lambda step: _tell(console, status, step), stop)
         if demo.latest is None:
             raise LamppostError("the demo did not start")
         console.print(f"[bold]Lamppost demo[/]: {nodes} virtual nodes, a reading every {every:g} s")
