@@ -1,6 +1,6 @@
 """Frames to SensorThings Observations: rows of `CreateObservations` as JSON text, built with as little work a reading as Python allows.
 
-A row's ends are shared by all columns of a frame, and the texts of minutes and results come again and again, so they are kept.
+A row's ends are shared by all columns of a frame, and the texts of times and results come again and again, so they are kept.
 """
 
 from typing import Final
@@ -8,7 +8,7 @@ from typing import Final
 from lamppost_host import wire
 
 _REMEMBERED: Final = 65_536
-"""Texts of minutes and results that are kept, each."""
+"""Texts of days and results that are kept, each."""
 
 
 def _quality_text(bits: int) -> str:
@@ -23,11 +23,10 @@ COMPONENTS: Final = '["phenomenonTime","resultTime","result","parameters"]'
 COMPONENTS_WITH_QUALITY: Final = '["phenomenonTime","resultTime","result","parameters","resultQuality"]'
 
 
-class _Minutes(dict[int, str]):
-    """Minutes since 1970 to `YYYY-MM-DDTHH:MM:`, in the proleptic Gregorian calendar."""
+class _Days(dict[int, str]):
+    """Days since 1970 to `YYYY-MM-DDT`, in the proleptic Gregorian calendar."""
 
-    def __missing__(self, minutes: int) -> str:
-        days, minute = divmod(minutes, 1440)
+    def __missing__(self, days: int) -> str:
         # Howard Hinnant's civil_from_days, in years that begin in March.
         shifted = days + 719_468
         era, of_era = divmod(shifted, 146_097)
@@ -39,7 +38,16 @@ class _Minutes(dict[int, str]):
         year = year_of_era + era * 400 + (month <= 2)
         if len(self) >= _REMEMBERED:
             self.clear()
-        text = self[minutes] = f"{year:04d}-{month:02d}-{day:02d}T{minute // 60:02d}:{minute % 60:02d}:"
+        text = self[days] = f"{year:04d}-{month:02d}-{day:02d}T"
+        return text
+
+
+class _Clock(dict[int, str]):
+    """Seconds of a day to `HH:MM:SS.`"""
+
+    def __missing__(self, seconds: int) -> str:
+        minutes, second = divmod(seconds, 60)
+        text = self[seconds] = f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}."
         return text
 
 
@@ -60,9 +68,9 @@ class _Results(dict[int, str]):
         return text
 
 
-_MINUTES: Final = _Minutes()
+_DAYS: Final = _Days()
+_CLOCK: Final = _Clock()
 _RESULTS: Final = tuple(_Results(decimals) for decimals in range(10))
-_SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
 _MILLISECONDS: Final = tuple(f"{ms:03d}Z" for ms in range(1000))
 _ROW_ENDS: Final = tuple(f'{row}"}}]' for row in range(wire.ROWS))
 
@@ -70,8 +78,8 @@ _ROW_ENDS: Final = tuple(f'{row}"}}]' for row in range(wire.ROWS))
 def iso(unix_ms: int) -> str:
     """A time as SensorThings wants it: UTC with Z, to the millisecond."""
     seconds, ms = divmod(unix_ms, 1000)
-    minutes, second = divmod(seconds, 60)
-    return _MINUTES[minutes] + _SECONDS[second] + _MILLISECONDS[ms]
+    days, second = divmod(seconds, 86_400)
+    return _DAYS[days] + _CLOCK[second] + _MILLISECONDS[ms]
 
 
 def rows_of(frame: wire.Frame) -> tuple[list[str], list[str]]:
