@@ -24,6 +24,7 @@ _DEFAULTS = {
     "i2c": None,
     "uart": None,
     "onewire": None,
+    "every": None,
     "resend_s": 30,
     "undated_s": 600,
     "status_s": 10,
@@ -108,6 +109,9 @@ def check(settings):
         raise ConfigError(
             "mqtt.backoff_s must be two numbers of seconds, shortest and longest, such as [1, 60]"
         )
+    every = config["every"]
+    if every is not None and (isinstance(every, bool) or not isinstance(every, (int, float)) or every < 0.01):
+        raise ConfigError("every must be seconds between samples, such as 60; without it main.py decides")
     _check_location(config["location"])
     _check_properties(config["properties"])
     for bus in ("i2c", "uart", "onewire"):

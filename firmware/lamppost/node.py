@@ -102,7 +102,8 @@ class Node:
     # What it observes
 
     def observe(self, driver, every=60, key=None):
-        """Sample a driver every so many seconds (see Observer). `key` goes before its Datastreams' keys, to tell two sensors of a model apart.
+        """Sample a driver every so many seconds (see Observer); the setting `every`, if there is one, goes before what the program says.
+        `key` goes before its Datastreams' keys, to tell two sensors of a model apart.
         Raises ValueError."""
         keys = []
         taken = [known for observer in self._observers for known in observer.keys]
@@ -118,7 +119,7 @@ class Node:
         self._observers.append(
             Observer(
                 driver,
-                every,
+                config["every"] or every,
                 keys,
                 self._columns,
                 self.clock,
@@ -257,11 +258,9 @@ class Node:
         settings = config["mqtt"]
         context = None
         if broker["tls"]:
-            import ssl
+            from .mqtt_socket import tls_context
 
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the certificate and the broker's name
-            with open(broker["ca"], "rb") as file:
-                context.load_verify_locations(cadata=file.read())
+            context = tls_context(broker["ca"])
         client = MqttClient(
             broker["host"],
             broker["port"],
