@@ -136,6 +136,18 @@ def test_update_properties_and_relations(platform: Platform) -> None:
     assert gone.status_code == 404
 
 
+def test_put_replaces_the_properties(platform: Platform) -> None:
+    node = platform.create("Things", thing("Put"))
+    url = f"{platform.url}/Things({node})"
+    body = {"name": "New", "description": "new"}
+    assert platform.client.put(url, json=body, headers=platform.headers).status_code == 200
+    back = platform.get(f"Things({node})", expand="Datastreams")
+    assert back["name"] == "New"
+    assert "properties" not in back
+    assert len(back["Datastreams"]) == 1
+    assert platform.client.put(url, json={"name": "only"}, headers=platform.headers).status_code == 400
+
+
 def test_delete_takes_what_cannot_be_without_it(platform: Platform) -> None:
     node = platform.create("Things", thing("Doomed", datastreams=2))
     streams = [each["@iot.id"] for each in platform.get(f"Things({node})/Datastreams")["value"]]

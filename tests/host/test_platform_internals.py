@@ -5,7 +5,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamppost_host.errors import LamppostError
@@ -61,6 +61,7 @@ _EXPRESSIONS = st.recursive(
 )
 
 
+@settings(deadline=None)  # the first example builds the parser
 @given(_EXPRESSIONS)
 def test_an_expression_survives_being_written_and_read(expression: syntax.Expression) -> None:
     text = unparse(expression)

@@ -274,8 +274,10 @@ class Routes:
     async def update(self, request: Request) -> Response:
         value = ingesting.parse_json(await self._write_body(request))
         one = await self._single(request)
-        store = self._services.store
-        await self._services.writer.submit(lambda: store.update(one.entity, one.identity, value))
+        store, replace = self._services.store, request.method == "PUT"
+        await self._services.writer.submit(
+            lambda: store.update(one.entity, one.identity, value, replace=replace)
+        )
         root = _root(request, self._services)
         return _answer(await self._in_snapshot(lambda reader: reader.entity(one, Query()), root))
 
@@ -292,6 +294,7 @@ class Routes:
             "HEAD": self.read,
             "POST": self.create,
             "PATCH": self.update,
+            "PUT": self.update,
             "DELETE": self.delete,
         }
         return await handlers[request.method](request)
@@ -402,7 +405,11 @@ def make_app(services: Services) -> Starlette:
             Route(f"/{VERSION}", routes.root, methods=["GET"]),
             Route(f"/{VERSION}/", routes.root, methods=["GET"]),
             Route(f"/{VERSION}/CreateObservations", routes.create_observations, methods=["POST"]),
-            Route(f"/{VERSION}/{{path:path}}", routes.resource, methods=["GET", "POST", "PATCH", "DELETE"]),
+            Route(
+                f"/{VERSION}/{{path:path}}",
+                routes.resource,
+                methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+            ),
         ],
         middleware=[
             Middleware(

@@ -246,8 +246,11 @@ class Store:
 
     # --- update ----------------------------------------------------------------------------------------------------
 
-    def update(self, entity: EntityType, identity: int, body: object) -> None:
-        """Change the properties and relations that `body` names. BadRequest when it writes out a related entity."""
+    def update(self, entity: EntityType, identity: int, body: object, *, replace: bool = False) -> None:
+        """Change the properties and relations that `body` names. BadRequest when it writes out a related entity.
+
+        replace: properties that `body` does not name lose their value (PUT); relations keep theirs.
+        """
         if not isinstance(body, dict):
             raise BadRequest("a change must be a JSON object")
         if not self._exists(entity, identity):
@@ -255,8 +258,8 @@ class Store:
         self._check_names(entity, body)
         columns: dict[str, Any] = {}
         for name, item in entity.properties.items():
-            if name in body:
-                columns |= _columns(item, body[name], entity)
+            if name in body or (replace and item.kind is not Kind.PERIOD):
+                columns |= _columns(item, body.get(name), entity)
         links: list[tuple[Navigation, list[int]]] = []
         for name, navigation in entity.navigations.items():
             if name not in body:
