@@ -8,6 +8,7 @@ counters) is appended too, and each segment begins with the whole of it and the 
 The files are not preallocated: LittleFS copies what is overwritten, so that a preallocated file costs every byte twice.
 """
 
+import errno
 import os
 import struct
 
@@ -23,6 +24,7 @@ _MAX_MARKS = const(16)  # boots whose marks are remembered; a `mark` message has
 _CLEAN = const(1)
 _STATE_FORM = "<BBHIIIIII"
 _STATE_SIZE = const(28)
+_MOST_STATE = const(356)  # 8 + 28 + 16 × 20
 
 
 class Journal:
@@ -62,6 +64,8 @@ class Journal:
         self._gap = (0, BEGIN)  # place up to which gaps in the sequence are accounted for
         self._last = None  # boot, seq and taken that the next frame read must have
         self._file = None  # the last segment, open to append
+        self._stopped = False
+        self._end = BEGIN  # while opening: end of the records replayed
         self._writing = False  # an append began and did not come to its end
         self._about = b""
         self._about_written = None  # the document in force at the end of the last segment
@@ -89,27 +93,34 @@ class Journal:
         except OSError as error:
             self._tell("journal: can't be opened: {}".format(error))
             return
-        had_state = self._find_state(found)
-        clean = False
-        intact = False
+        state = self._find_state(found)
+        clean = intact = False
         for number, size in found:
             self._highest = number
-            clean = intact = False
-            end = BEGIN
-            if number >= self._head[0] and self.reader.is_segment(number, size):
-                for end, clean in self._records(number, size):  # noqa: B007 - the last ones count
-                    pass
-                intact = end == size
-            if end == BEGIN:
-                # Dropped or confirmed before the restart, or cut off before its first record was whole.
-                self._remove(number)
+            if number < self._head[0]:
+                self._remove(number)  # dropped or confirmed before the restart
                 continue
-            self._segments.append([number, end])
-            if not intact:
-                self._tell("journal: segment {} is whole up to byte {} of {}".format(number, end, size))
-        if had_state and not clean:
+            readable = True
+            self._end = BEGIN
+            clean = False
+            try:
+                if self.reader.is_segment(number, size):
+                    clean = self._replay(number, size)
+            except OSError as error:
+                readable = False
+                self._tell("journal: segment {} can't be read: {}".format(number, error))
+            intact = self._end == size
+            if self._end > BEGIN:
+                self._segments.append([number, self._end])
+                if not intact:
+                    self._tell(
+                        "journal: segment {} is whole up to byte {} of {}".format(number, self._end, size)
+                    )
+            elif readable:
+                self._remove(number)  # cut off before its first record was whole
+        if state and not clean:
             self.cuts += 1
-        self._last = None
+        self.jump()
         self._advance()
         if intact and self._segments and self._segments[-1][0] == self._highest:
             self.reader.close()
@@ -118,40 +129,45 @@ class Journal:
             except OSError:
                 self._file = None  # the next append begins a new segment
 
-    def _records(self, number, size):
-        """Account for each whole record of a segment; yields the end of each, and whether it marks a clean stop."""
+    def _replay(self, number, size):
+        """Account for the whole records of a segment; `_end` is the end of the last one. Returns whether that marks a clean stop."""
         reader = self.reader
-        offset = BEGIN
+        clean = False
         while True:
-            length = reader.check(number, offset, size)
-            if not length or (offset == BEGIN and reader.kind != STATE):
-                return
+            length = reader.check(number, self._end, size)
+            if not length or (self._end == BEGIN and reader.kind != STATE):
+                return clean
+            clean = False
             if reader.kind == OBS:
-                self.follow(number, offset)
-                if (number, offset) >= self._head:
+                self.follow(number, self._end)
+                if (number, self._end) >= self._head:
                     self.pending += 1
             elif reader.kind == ABOUT:
                 whole = length - PREFIX <= len(reader.body)
                 self._about_written = bytes(memoryview(reader.body)[: length - PREFIX]) if whole else None
-            offset += length
-            yield offset, reader.kind == STATE and bool(reader.body[0] & _CLEAN)
+            elif reader.kind == STATE:
+                clean = bool(reader.body[0] & _CLEAN)
+            self._end += length
 
     def _find_state(self, found):
         """Take head and counters from the newest segment that has them. Returns whether there is one."""
         reader = self.reader
         for number, size in reversed(found):
-            if not reader.is_segment(number, size):
-                continue
             offset = BEGIN
-            while True:
-                length = reader.check(number, offset, size)
-                if not length or (offset == BEGIN and reader.kind != STATE):
-                    break
-                if reader.kind == STATE:
-                    self._take_state(reader.body)
-                elif reader.kind == HEAD:
-                    self._head = struct.unpack_from("<II", reader.body)
-                offset += length
+            try:
+                if not reader.is_segment(number, size):
+                    continue
+                while True:
+                    length = reader.check(number, offset, size)
+                    if not length or (offset == BEGIN and reader.kind != STATE):
+                        break
+                    if reader.kind == STATE:
+                        self._take_state(reader.body)
+                    elif reader.kind == HEAD:
+                        self._head = struct.unpack_from("<II", reader.body)
+                    offset += length
+            except OSError:
+                pass  # told when the segment itself is read
             if offset > BEGIN:
                 return True
         return False
@@ -196,12 +212,12 @@ class Journal:
 
     def begin(self):
         """Record that this boot runs, so that the next one knows whether it stopped cleanly. False if flash refuses."""
-        return self._append_body(STATE, self._state(self.drops, self.dropped, self._head, False))
+        return self._append(None, STATE)
 
     def stop(self):
         """Record a clean stop and close the files. False if flash refuses."""
-        self._head_moved = False  # the state has it
-        done = self._append_body(STATE, self._state(self.drops, self.dropped, self._head, True))
+        self._stopped = True
+        done = self._append(None, STATE)
         self._close()
         self.reader.close()
         return done
@@ -232,24 +248,30 @@ class Journal:
         return self._append(memoryview(record), kind)
 
     def _append(self, record, kind):
-        """Write a record (memoryview, its body in place) to the end of the journal and flush it. False if flash refuses."""
+        """Write a record (memoryview, its body in place; None: the state) to the end of the journal and flush it. False if flash refuses."""
         seq = self.seq
+        size = _MOST_STATE if record is None else len(record)
         try:
             if self._writing:
                 self._settle()
-            if self._file is None or self._segments[-1][1] + len(record) > self._segment_size:
+            if self._file is None or self._segments[-1][1] + size > self._segment_size:
                 self._rotate()
             number = self._segments[-1][0]
+            if record is None:
+                # Now that no segment will be dropped before it is written.
+                self._head_moved = False
+                state = self._state(self.drops, self.dropped, self._head, self._stopped)
+                record = memoryview(segment.make_record(kind, state, number))
             self._writing = True
             size = 0
             if kind == OBS and self._about_written != self._about:
-                size += self._file.write(segment.make_record(ABOUT, self._about, number))
+                size += self._write(segment.make_record(ABOUT, self._about, number))
                 self._about_written = self._about
             if self._head_moved:
-                size += self._file.write(segment.make_record(HEAD, struct.pack("<II", *self._head), number))
+                size += self._write(segment.make_record(HEAD, struct.pack("<II", *self._head), number))
                 self._head_moved = False
             segment.seal(record, kind, number)
-            size += self._file.write(record)
+            size += self._write(record)
             self._file.flush()
             if kind == OBS:
                 self.pending += 1
@@ -266,6 +288,11 @@ class Journal:
             self.faulty = False
             self._tell("journal: flash takes records again")
         return True
+
+    def _write(self, record):
+        if self._file.write(record) != len(record):
+            raise OSError(errno.ENOSPC)
+        return len(record)
 
     def _after_error(self, kind, seq):
         """Returns whether the frame is in flash for all that the append failed."""
@@ -363,7 +390,8 @@ class Journal:
         path = segment.segment_path(self._folder, number)
         file = open(path, "wb")
         try:
-            file.write(first)
+            if file.write(first) != len(first):
+                raise OSError(errno.ENOSPC)
             file.flush()
         except OSError:
             # If it is whole in flash all the same, the segment after it tells the same story.

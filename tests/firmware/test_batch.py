@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lamppost_host.wire import decode_obs
 
+from lamppost_host.wire import decode_obs
 from tests.conftest import VECTORS
 from tests.firmware.conftest import RunFirmware
 from tests.firmware.encoder import LIMIT, MISSING, Encoder

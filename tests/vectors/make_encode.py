@@ -10,7 +10,6 @@ from typing import Any
 
 from lamppost_host.virtual.interpreter import find_micropython
 from lamppost_host.wire import decode_obs
-
 from tests.firmware.encoder import LIMIT, MISSING, Encoder
 
 HERE = Path(__file__).parent
