@@ -19,6 +19,7 @@ _RESTART_MS = 1000  # before a task that failed is started again
 _NTP_RETRY_S = 60
 _NTP_AGAIN_S = 3600
 _MAX_COLUMNS = 128
+_CANCEL_ROUNDS = 10  # of the event loop, in which cancelled tasks clean up
 
 
 class Node:
@@ -201,11 +202,13 @@ class Node:
             raise ValueError("observe() a sensor first")
         self._prepare()
         try:
+            interrupted = False
             try:
                 asyncio.run(self._serve())
             except KeyboardInterrupt:
+                interrupted = True
                 self.log("node: interrupted")
-            asyncio.run(self._finish())
+            asyncio.run(self._finish(interrupted))
         finally:
             self.journal.stop()
             asyncio.new_event_loop()
@@ -339,13 +342,15 @@ class Node:
                 wait = _NTP_RETRY_S
             await asyncio.sleep(wait)
 
-    async def _finish(self):
+    async def _finish(self, interrupted):
         """A clean stop, in a bounded time."""
-        link = ("client", "sender", "wifi")
         for name in self._tasks:
-            if name not in link:
+            # Ctrl-C may have hit client or sender in the middle of a packet, or of a mark that nobody repeats: they start anew on a
+            # new connection, from what the journal knows.
+            if name != "wifi" and (interrupted or name not in ("client", "sender")):
                 self._tasks[name].cancel()
-        await asyncio.sleep_ms(0)
+        for _ in range(_CANCEL_ROUNDS):
+            await asyncio.sleep_ms(0)
         for observer in self._observers:
             observer.close()
         self._start_link()

@@ -258,6 +258,8 @@ class Sender:
         """Before a clean stop: wait until the host has confirmed everything, `timeout_ms` at most, and publish the last status."""
         client = self._client
         deadline = time.ticks_add(time.ticks_ms(), timeout_ms)
+        # What was lost on the way must be sent again within the time that there is.
+        self._first_resend_ms = self._resend_ms = min(self._first_resend_ms, max(1000, timeout_ms // 4))
         self.wake()
         while self._journal.pending and time.ticks_diff(deadline, time.ticks_ms()) > 0:
             left = time.ticks_diff(deadline, time.ticks_ms())
