@@ -1,10 +1,17 @@
 """A place in the journal, from which the frames that are not confirmed are read one by one."""
 
+import errno
 import struct
 from binascii import crc32
 
+from micropython import const
+
 from .batch import MAX_FRAME, shift
 from .segment import ABOUT, BEGIN, CLOCK, FRAME_AT, OBS, PREFIX
+
+_PATIENCE = const(
+    5
+)  # failures to read flash, one after the other, before the rest of a segment is passed over
 
 
 class Cursor:
@@ -20,6 +27,7 @@ class Cursor:
         self.readings = 0
         self._buffer = bytearray(512)
         self._size = 0  # of the record it stands on; 0 before `load`
+        self._failures = 0  # to read, one after the other
         self._looked_up = None  # the boot that `boot_utc` was last asked for, and what it found
         self._boot_utc = None
 
@@ -48,7 +56,14 @@ class Cursor:
             if number != self.number:
                 self.number = number
                 self.offset = BEGIN
-            size = reader.peek(number, self.offset, end)
+            try:
+                size = reader.peek(number, self.offset, end)
+                self._failures = 0
+            except OSError as error:
+                self._failures += 1
+                if error.errno != errno.ENOENT and self._failures < _PATIENCE:
+                    raise
+                size = 0  # not to be had: what it held is missed and named when the next frame is read
             if size and reader.kind != OBS:
                 self.offset += size
                 continue
