@@ -282,3 +282,17 @@ def test_reads_do_not_wait_for_the_writer(running_platform: Platform) -> None:  
         stop.set()
         thread.join()
     assert sorted(times)[len(times) // 2] < 0.25
+
+
+def test_clients_that_go_away_leave_the_readers_free(running_platform: Platform) -> None:  # noqa: F811
+    """Many more broken-off reads than there are readers; the next read is answered, and promptly."""
+    platform = running_platform
+    platform.create("Things", thing())
+    for first in range(0, 20_000, 5_000):
+        assert platform.post("CreateObservations", _array(first, 5_000)).status_code == 201
+    for _ in range(12):
+        with platform.client.stream("GET", f"{platform.url}/Observations?$top=10000") as answer:
+            next(answer.iter_raw(1_000))
+    began = time.monotonic()
+    assert len(platform.get("Observations", top="10000")["value"]) == 10_000
+    assert time.monotonic() - began < 5

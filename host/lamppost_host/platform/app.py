@@ -5,10 +5,12 @@ import logging
 import re
 import secrets
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -158,7 +160,11 @@ class Routes:
         pieces = _Pieces(self._services.readers.snapshot())
         run = self._services.threads
 
-        first = await loop.run_in_executor(run, pieces.begin, lambda c: self._read(c, root, path, query))
+        try:
+            first = await loop.run_in_executor(run, pieces.begin, lambda c: self._read(c, root, path, query))
+        except asyncio.CancelledError:
+            run.submit(pieces.end)
+            raise
         if isinstance(first, Response):
             return first
 
@@ -307,31 +313,56 @@ def _same_relation(link: object, back: object) -> bool:
 
 
 class _Pieces:
-    """Runs a read on reader threads, keeping its snapshot from the first piece to the last."""
+    """Runs a read on reader threads, keeping its snapshot from the first piece to the last.
 
-    def __init__(self, snapshot: "AbstractContextManager[sqlite3.Connection]") -> None:
+    A client can go away while a piece is being made: `end`, on another thread, waits for it.
+    """
+
+    def __init__(self, snapshot: AbstractContextManager[sqlite3.Connection]) -> None:
         self._snapshot = snapshot
+        self._lock = threading.Lock()
+        self._state = _ReadState.NEW
         self._pieces: Iterator[bytes] = iter(())
 
-    def begin(self, read: Callable[[sqlite3.Connection], Response | Iterator[bytes]]) -> Response | bytes:
+    def begin(
+        self, read: Callable[[sqlite3.Connection], Response | Iterator[bytes]]
+    ) -> Response | bytes | None:
         """The whole answer, or its first piece with the snapshot held until `end`."""
-        connection = self._snapshot.__enter__()
-        try:
-            answer = read(connection)
-            if not isinstance(answer, Response):
-                self._pieces = answer
-                return next(self._pieces)
-        except BaseException:
-            self.end()
-            raise
-        self.end()
-        return answer
+        with self._lock:
+            if self._state is not _ReadState.NEW:
+                return None
+            connection = self._snapshot.__enter__()
+            self._state = _ReadState.OPEN
+            try:
+                answer = read(connection)
+                if not isinstance(answer, Response):
+                    self._pieces = answer
+                    return next(self._pieces)
+            except BaseException:
+                self._close()
+                raise
+            self._close()
+            return answer
 
     def next(self) -> bytes | None:
-        return next(self._pieces, None)
+        with self._lock:
+            return next(self._pieces, None) if self._state is _ReadState.OPEN else None
 
     def end(self) -> None:
-        self._snapshot.__exit__(None, None, None)
+        """Let go of the snapshot; safe to call at any time, and again."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._state is _ReadState.OPEN:
+            self._snapshot.__exit__(None, None, None)
+        self._state = _ReadState.ENDED
+
+
+class _ReadState(Enum):
+    NEW = "new"
+    OPEN = "open"
+    ENDED = "ended"
 
 
 class _Guard:

@@ -103,7 +103,7 @@ class Readers:
             self._free.put(connection)
 
     @contextmanager
-    def snapshot(self, wait_seconds: float = 10.0) -> Iterator[sqlite3.Connection]:
+    def snapshot(self, wait_seconds: float = 5.0) -> Iterator[sqlite3.Connection]:
         """A connection in a read transaction; Unavailable when all stay in use."""
         try:
             connection = self._free.get(timeout=wait_seconds)

@@ -30,7 +30,7 @@ _WHOLE = (
     "valid_end",
 )
 # Rows a statement: fewer calls into SQLite, and the interpreter's lock is let go of for longer.
-_ROWS = 50
+_ROWS = 100
 _MAX_INTEGER = 9_223_372_036_854_775_807
 _MAX_REMEMBERED_TIMES = 65_536
 
