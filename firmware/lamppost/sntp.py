@@ -30,7 +30,7 @@ def parse_answer(packet, cookie):
     seconds -= _1900_TO_2020
     if seconds < 0:
         seconds += _ERA
-    if not believable(seconds):
+    if bytes(packet[40:48]) == bytes(8) or not believable(seconds):
         raise TimeError("the time server's time can't be right")
     return seconds, fraction * 1000 >> 16
 
