@@ -35,14 +35,15 @@ class Scene:
 
     example: str
     name: str
+    place: str
     longitude: float
     latitude: float
 
 
 SCENES = (
-    Scene("air", "Air, Liivalaia street", 24.7495, 59.4297),
-    Scene("weather", "Weather, Kumpula hill", 24.9633, 60.2039),
-    Scene("climate", "Climate, Söderport school", 18.0649, 59.3170),
+    Scene("air", "Air, Liivalaia street", "Tallinn", 24.7495, 59.4297),
+    Scene("weather", "Weather, Kumpula hill", "Helsinki", 24.9633, 60.2039),
+    Scene("climate", "Climate, Söderport school", "Stockholm", 18.0649, 59.3170),
 )
 
 
@@ -171,6 +172,7 @@ class Demo:
             tenant=TENANT,
             node=name,
             name=_thing_name(scene, turn),
+            place=scene.place,
             # Those of a scene's second, third, ... node stand 300 m further east each, so that every one has its dot.
             location=[round((scene.longitude + 0.005 * turn) * 10**7), round(scene.latitude * 10**7)],
             every=self._every_s,
