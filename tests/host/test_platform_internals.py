@@ -18,6 +18,7 @@ from lamppost_host.platform.odata import syntax
 from lamppost_host.platform.odata.parser import parse_filter, parse_path, parse_query
 from lamppost_host.platform.odata.unparse import unparse, unparse_query
 from lamppost_host.platform.page import leaflet_folder
+from lamppost_host.platform.paging import encode_token
 from lamppost_host.platform.reader import Limits, Reader
 from lamppost_host.platform.store import Store
 from tests.platforms import thing
@@ -162,6 +163,23 @@ def test_the_queries_that_matter_use_an_index(
     assert any(index in step for step in plan), plan
     if path.startswith("Datastreams(1)"):
         assert not any("TEMP B-TREE" in step for step in plan) or "reading" in str(options), plan
+
+
+def test_a_late_page_is_as_quick_as_the_first(filled: sqlite3.Connection) -> None:
+    """Newest first, the page after 90,000 rows starts from the index, not from the top."""
+    reader = Reader(filled, _ROOT, Limits())
+    target = reader.resolve(parse_path("Datastreams(1)/Observations"))
+    statements: list[str] = []
+    filled.set_trace_callback(statements.append)
+    token = encode_token([10_000 * 1_000_000, 10_000])
+    query = parse_query(
+        {"$orderby": "phenomenonTime desc", "$top": "1", "$select": "id", "$skiptoken": token}
+    )
+    page = b"".join(reader.collection(target, query))  # type: ignore[arg-type]
+    filled.set_trace_callback(None)
+    assert b'"@iot.id":9999' in page
+    plan = [row[3] for row in filled.execute(f"EXPLAIN QUERY PLAN {statements[-1]}")]
+    assert plan == ["SEARCH e USING COVERING INDEX observation_time (datastream=? AND phenomenon_start<?)"]
 
 
 def test_a_migration_is_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -5,12 +5,10 @@ import logging
 import re
 import secrets
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -43,6 +41,7 @@ from lamppost_host.platform.odata.parser import parse_path, parse_query
 from lamppost_host.platform.odata.syntax import Query, ResourcePath, Tail
 from lamppost_host.platform.reader import Collection, Limits, One, PropertyOf, Reader
 from lamppost_host.platform.store import Store
+from lamppost_host.platform.streaming import Page, Pieces
 from lamppost_host.platform.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -51,8 +50,6 @@ VERSION = "v1.1"
 _JSON = "application/json; charset=utf-8"
 _HOST = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 _RETRY_AFTER_SECONDS = "2"
-# A client that takes nothing for this long is cut off: it holds one of few readers.
-_SEND_SECONDS = 30.0
 _READER_THREADS = 6
 
 
@@ -132,16 +129,6 @@ async def _body(request: Request, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-class _Page(StreamingResponse):
-    """A streamed answer that gives up on a client which takes nothing."""
-
-    async def stream_response(self, send: Send) -> None:
-        async def impatient(message: Any) -> None:
-            await asyncio.wait_for(send(message), _SEND_SECONDS)
-
-        await super().stream_response(impatient)
-
-
 class Routes:
     """The SensorThings resources under /v1.1."""
 
@@ -157,7 +144,7 @@ class Routes:
         path, root = _path(request), _root(request, self._services)
         query = parse_query(_options(request))
         loop = asyncio.get_running_loop()
-        pieces = _Pieces(self._services.readers.snapshot())
+        pieces = Pieces(self._services.readers.snapshot())
         run = self._services.threads
 
         try:
@@ -177,7 +164,7 @@ class Routes:
             finally:
                 await asyncio.shield(loop.run_in_executor(run, pieces.end))
 
-        return _Page(stream(), media_type=_JSON)
+        return Page(stream(), media_type=_JSON)
 
     def _read(
         self, connection: sqlite3.Connection, root: str, path: ResourcePath, query: Query
@@ -310,59 +297,6 @@ def _same_relation(link: object, back: object) -> bool:
     if isinstance(link, OwnedBy) and isinstance(back, Owns):
         return link.column == back.column
     return getattr(link, "table", 0) == getattr(back, "table", 1)
-
-
-class _Pieces:
-    """Runs a read on reader threads, keeping its snapshot from the first piece to the last.
-
-    A client can go away while a piece is being made: `end`, on another thread, waits for it.
-    """
-
-    def __init__(self, snapshot: AbstractContextManager[sqlite3.Connection]) -> None:
-        self._snapshot = snapshot
-        self._lock = threading.Lock()
-        self._state = _ReadState.NEW
-        self._pieces: Iterator[bytes] = iter(())
-
-    def begin(
-        self, read: Callable[[sqlite3.Connection], Response | Iterator[bytes]]
-    ) -> Response | bytes | None:
-        """The whole answer, or its first piece with the snapshot held until `end`."""
-        with self._lock:
-            if self._state is not _ReadState.NEW:
-                return None
-            connection = self._snapshot.__enter__()
-            self._state = _ReadState.OPEN
-            try:
-                answer = read(connection)
-                if not isinstance(answer, Response):
-                    self._pieces = answer
-                    return next(self._pieces)
-            except BaseException:
-                self._close()
-                raise
-            self._close()
-            return answer
-
-    def next(self) -> bytes | None:
-        with self._lock:
-            return next(self._pieces, None) if self._state is _ReadState.OPEN else None
-
-    def end(self) -> None:
-        """Let go of the snapshot; safe to call at any time, and again."""
-        with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        if self._state is _ReadState.OPEN:
-            self._snapshot.__exit__(None, None, None)
-        self._state = _ReadState.ENDED
-
-
-class _ReadState(Enum):
-    NEW = "new"
-    OPEN = "open"
-    ENDED = "ended"
 
 
 class _Guard:

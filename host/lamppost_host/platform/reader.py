@@ -1,7 +1,6 @@
 # ruff: noqa: S608 - names in the SQL come from model.py; what a request says is always a bound parameter.
 """Reading: a resource path and its query -> rows of SQLite -> JSON, a piece at a time."""
 
-import base64
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,17 +23,16 @@ from lamppost_host.platform.model import (
     Through,
     target_of,
 )
-from lamppost_host.platform.odata.fragments import Parameter, Sql
+from lamppost_host.platform.odata.fragments import Sql
 from lamppost_host.platform.odata.sql import IDS, Compiler, Scope
 from lamppost_host.platform.odata.syntax import Expansion, Ordering, Path, Query, ResourcePath
 from lamppost_host.platform.odata.unparse import unparse_query
+from lamppost_host.platform.paging import Key, after, decode_token, encode_token
 
 _ROW = "e"  # the alias of the entity that is read
 _CHUNK_BYTES = 65_536
 _MAX_EXPAND_DEPTH = 5
-_MAX_INTEGER = 9_223_372_036_854_775_807
 _ABSENT = object()
-_NEVER_NULL = (f"{_ROW}.id", f"{_ROW}.phenomenon_start")
 
 Row = tuple[Any, ...]
 
@@ -140,56 +138,6 @@ def related_condition(navigation: Navigation, source: EntityType, identity: Sql)
             return Sql.build(f"{_ROW}.{column} = {{0}}", identity)
         case Through(table=table, near=near, far=far):
             return Sql.build(f"{_ROW}.id IN (SELECT p.{far} FROM {table} p WHERE p.{near} = {{0}})", identity)
-
-
-@dataclass(frozen=True)
-class _Key:
-    sql: Sql
-    descending: bool
-
-
-def _encode_token(values: list[Any]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(values)).decode().rstrip("=")
-
-
-def _decode_token(token: str, length: int) -> list[Parameter]:
-    try:
-        values = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except ValueError as error:
-        raise BadRequest("this $skiptoken is not one of this service") from error
-    if not isinstance(values, list) or len(values) != length:
-        raise BadRequest("this $skiptoken does not fit this query")
-    for value in values:
-        if not (
-            value is None
-            or type(value) in (float, str)
-            or (type(value) is int and abs(value) <= _MAX_INTEGER)
-        ):
-            raise BadRequest("this $skiptoken does not fit this query")
-    return values
-
-
-def _after(keys: list[_Key], values: list[Parameter]) -> Sql:
-    """The condition to come after a row with these key values. NULL sorts first."""
-    branches: list[Sql] = []
-    same: list[Sql] = []
-    for key, value in zip(keys, values, strict=True):
-        bound = Sql.bound(value)
-        if value is None:
-            beyond = Sql("0") if key.descending else Sql.build("{0} IS NOT NULL", key.sql)
-        elif key.descending:
-            beyond = Sql.build("({0} < {1} OR {0} IS NULL)", key.sql, bound)
-        else:
-            beyond = Sql.build("{0} > {1}", key.sql, bound)
-        branches.append(Sql.build("({0})", Sql.join(" AND ", [*same, beyond])))
-        same.append(Sql.build("{0} IS {1}", key.sql, bound))
-    condition = Sql.build("({0})", Sql.join(" OR ", branches))
-    first = keys[0]
-    if values[0] is not None and len(keys) > 1 and (not first.descending or first.sql.text in _NEVER_NULL):
-        # Follows from the rest; an index can use it.
-        symbol = "<=" if first.descending else ">="
-        return Sql.build(f"{{0}} {symbol} {{1}} AND {{2}}", first.sql, Sql.bound(values[0]), condition)
-    return condition
 
 
 class Reader:
@@ -374,17 +322,21 @@ class _Plan:
         self._selection = Sql.join(", ", [*map(Sql, [f"{_ROW}.id", *self._columns]), *keys])
         self._first_key = 1 + len(self._columns)
 
-    def _order(self, orderby: tuple[Ordering, ...], compiler: Compiler, scope: Scope) -> list[_Key]:
-        keys = [_Key(compiler.sort_key(each.key, scope), each.descending) for each in orderby]
+    def _order(self, orderby: tuple[Ordering, ...], compiler: Compiler, scope: Scope) -> list[Key]:
+        keys = [self._key(compiler.sort_key(each.key, scope), each.descending) for each in orderby]
         if (
             not keys
             and self._entity.name == "Observation"
             and f"{_ROW}.datastream = ?" in self._condition.text
         ):
-            keys = [_Key(Sql(f"{_ROW}.phenomenon_start"), False)]  # the order of the index
+            keys = [self._key(Sql(f"{_ROW}.phenomenon_start"), False)]  # the order of the index
         if not any(isinstance(each.key, Path) and each.key.steps[0] in IDS for each in orderby):
-            keys.append(_Key(Sql(f"{_ROW}.id"), keys[-1].descending if keys else False))
+            keys.append(self._key(Sql(f"{_ROW}.id"), keys[-1].descending if keys else False))
         return keys
+
+    @staticmethod
+    def _key(sql: Sql, descending: bool) -> Key:
+        return Key(sql, descending, never_null=sql.text in (f"{_ROW}.id", f"{_ROW}.phenomenon_start"))
 
     def _choose(self, query: Query) -> None:
         """Which columns to read and which members to write."""
@@ -421,8 +373,8 @@ class _Plan:
     def rows(self, limit: int, offset: int, token: str | None, parent: int | None = None) -> Iterator[Row]:
         condition = self._condition
         if token is not None:
-            values = _decode_token(token, len(self._keys))
-            condition = Sql.build("({0}) AND {1}", condition, _after(self._keys, values))
+            values = decode_token(token, len(self._keys))
+            condition = Sql.build("({0}) AND {1}", condition, after(self._keys, values))
         order = ", ".join(
             f"{self._first_key + 1 + index}{' DESC' if key.descending else ''}"
             for index, key in enumerate(self._keys)
@@ -444,7 +396,7 @@ class _Plan:
 
     def token(self, row: Row) -> str:
         """Where a page ended: the key values of its last row."""
-        return _encode_token(list(row[self._first_key :]))
+        return encode_token(list(row[self._first_key :]))
 
     def build(self, row: Row) -> dict[str, Any]:
         """A row as the JSON values of its entity."""
