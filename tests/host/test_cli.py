@@ -44,7 +44,7 @@ def test_an_error_is_told_with_its_remedy_and_without_a_traceback(
 ) -> None:
     file = tmp_path_factory.mktemp("home") / "file"
     file.write_text("")
-    done = _lamppost("audit", "--home", str(file))
+    done = _lamppost("audit", "--home", str(file / "home"))
     assert done.returncode == 1
     assert str(file) in done.stderr
     assert "--home" in done.stderr

@@ -11,26 +11,35 @@ from lamppost_host.errors import LamppostError
 from lamppost_host.parent import END_WITH_PARENT, end_with_parent
 
 _COMMANDS = {
-    "demo": "broker, platform, bridge and virtual nodes in one command",
-    "broker": "run the MQTT broker, and keep its credentials",
-    "platform": "run the embedded SensorThings service and its page",
-    "bridge": "carry readings from MQTT into the platform",
-    "audit": "compare what nodes took with what the platform holds",
+    "demo": "Broker, platform, bridge and virtual nodes in one command.",
+    "broker": "Run the MQTT broker; keep the nodes' credentials.",
+    "platform": "Run the embedded SensorThings service and its page.",
+    "bridge": "Carry readings from MQTT into the platform.",
+    "audit": "Compare what nodes took with what the platform holds.",
 }
 
 
 class _LazyGroup(click.RichGroup):
-    """Lists commands from a table, and imports the one that runs."""
+    """Lists commands from a table, and loads the one that runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"lamppost_host.cli.{cmd_name}")
-        command: click.Command = module.command
-        return command
+        """What help and completion list: the name and a line, without loading the command."""
+        line = _COMMANDS.get(cmd_name)
+        return None if line is None else click.Command(cmd_name, help=line)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is to run, loaded."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        if name is None or listed is None:
+            return name, listed, rest
+        command: click.Command = importlib.import_module(f"lamppost_host.cli.{name}").command
+        command.name = name
+        return name, command, rest
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
