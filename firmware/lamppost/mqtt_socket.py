@@ -19,7 +19,7 @@ def tls_context(path):
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # MicroPython's ssl module starts with CERT_NONE, whatever CPython's does: without this line any certificate would do.
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined] # the stubs lack it
     with open(path, "rb") as file:
         data = file.read()
     if b"-----BEGIN" not in data:
