@@ -8,7 +8,6 @@ counters) is appended too, and each segment begins with the whole of it and the 
 The files are not preallocated: LittleFS copies what is overwritten, so that a preallocated file costs every byte twice.
 """
 
-import errno
 import os
 import struct
 
@@ -18,6 +17,7 @@ from . import segment
 from .batch import begin_frame
 from .segment import ABOUT, BEGIN, CLOCK, FRAME_AT, HEAD, OBS, PREFIX, STATE, SegmentReader
 
+_ENOSPC = const(28)  # not in every port's errno
 _BLOCK = const(4096)  # a file takes whole blocks of flash
 _MAX_RUNS = const(16)  # runs of dropped frames that are named (WIRE.md, status)
 _MAX_MARKS = const(16)  # boots whose marks are remembered; a `mark` message has 8
@@ -291,7 +291,7 @@ class Journal:
 
     def _write(self, record):
         if self._file.write(record) != len(record):
-            raise OSError(errno.ENOSPC)
+            raise OSError(_ENOSPC)
         return len(record)
 
     def _after_error(self, kind, seq):
@@ -307,6 +307,14 @@ class Journal:
                 self.seq += 1
             return False
         return kind == OBS and self.seq > seq
+
+    def settle(self):
+        """Before a frame is encoded: if Ctrl-C hit the last append, find out whether that frame is in flash, and count it if so."""
+        if self._writing:
+            try:
+                self._settle()
+            except OSError:
+                pass  # the next append finds it out, or fails
 
     def _settle(self):
         """After an append that did not come to its end: leave its segment for good, and count the frame if all of it is there."""
@@ -391,7 +399,7 @@ class Journal:
         file = open(path, "wb")
         try:
             if file.write(first) != len(first):
-                raise OSError(errno.ENOSPC)
+                raise OSError(_ENOSPC)
             file.flush()
         except OSError:
             # If it is whole in flash all the same, the segment after it tells the same story.
@@ -448,32 +456,35 @@ class Journal:
 
     def _advance(self):
         """Move the head over frames that are confirmed, and remove the segments that it leaves."""
-        reader = self.reader
         number, offset = self._head
-        while self._segments:
-            first, end = self._segments[0]
-            if number != first:
-                number = first
-                offset = BEGIN
-            try:
-                size = reader.peek(number, offset, end)
-            except OSError:
-                break  # tried again with the next mark
-            if size:
-                if reader.kind == OBS:
-                    if not self.confirmed():
-                        break
-                    self.pending -= 1
-                    self._head_moved = True
-                offset += size
-                continue
-            if len(self._segments) == 1:
-                self.pending = 0
-                break
-            self._segments.pop(0)
-            self._remove(number)
-            self._head_moved = True
-        self._head = (number, offset)
+        passed = 0
+        try:
+            while self._segments:
+                first, end = self._segments[0]
+                if number != first:
+                    number = first
+                    offset = BEGIN
+                size = self.reader.peek(number, offset, end)
+                if size:
+                    if self.reader.kind == OBS:
+                        if not self.confirmed():
+                            break
+                        passed += 1
+                    offset += size
+                    continue
+                if len(self._segments) == 1:
+                    passed = self.pending
+                    break
+                self._segments.pop(0)
+                self._remove(number)
+        except OSError:
+            pass  # tried again with the next mark
+        finally:
+            # Ctrl-C in between must not count a frame twice.
+            if self._head != (number, offset):
+                self._head = (number, offset)
+                self._head_moved = True
+            self.pending -= passed
 
     # For the cursor (`cursor.py`)
 

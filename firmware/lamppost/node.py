@@ -172,6 +172,7 @@ class Node:
     def _store(self, batch):
         """Put a batch into the journal, once, and clear it."""
         journal = self.journal
+        journal.settle()
         if batch.number < 0:
             batch.number = journal.seq
         elif journal.seq > batch.number:
@@ -318,6 +319,10 @@ class Node:
             self.log("node: {} failed: {!r}".format(name, error))
             self._fatal = error
             self._stopping.set()
+        except KeyboardInterrupt:
+            # It goes through the event loop, which then takes this task for alive for ever.
+            del self._tasks[name]
+            raise
 
     async def _keep(self, name, part):
         while True:

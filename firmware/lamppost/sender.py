@@ -13,6 +13,7 @@ _LONGEST_RESEND_MS = const(3600000)
 _LONGEST_ROUND_TRIP_MS = const(10000)
 _ASK_EVERY_MS = const(60000)  # while the time is not well known
 _IDLE_MS = const(1000)  # looks at its timers at least so often
+_MOST_EARLY = const(100)  # the widest window
 _RETRY_MS = const(1000)  # after flash could not be read
 
 
@@ -48,6 +49,7 @@ class Sender:
         self._about_sent = None  # revision of the last about document on this connection
         self._quiet_since = 0  # ticks: since then no mark moved
         self._in_flight = []  # [packet id, segment, offset] of frames sent on this connection and not yet acknowledged
+        self._early = []  # packet ids acknowledged since the last frame began to be published, and not known as a frame's
         self._status_sent = None  # what the last status said
         self._status_at = 0
         self._held_since = None
@@ -78,6 +80,9 @@ class Sender:
             if self._in_flight[i][0] == packet_id:
                 self._in_flight.pop(i)
                 return
+        if len(self._early) >= _MOST_EARLY:
+            self._early.pop(0)
+        self._early.append(packet_id)  # the acknowledgement of a document, or of a frame whose `publish` has yet to return
 
     def _on_message(self, topic, payload, retained):
         try:
@@ -178,6 +183,7 @@ class Sender:
         elif self._in_flight:
             cursor.go(*min([entry[1:] for entry in self._in_flight]))
         self._in_flight.clear()
+        self._early.clear()
 
     def _resend_due(self):
         now = time.ticks_ms()
@@ -198,8 +204,10 @@ class Sender:
                 continue  # the journal may have moved meanwhile: look again
             number = cursor.number
             offset = cursor.offset
+            self._early.clear()
             packet_id = await client.publish(self._prefix + "obs", cursor.frame(), 1, False)
-            self._in_flight.append((packet_id, number, offset))
+            if packet_id not in self._early:
+                self._in_flight.append((packet_id, number, offset))
             self.sent += 1
             if (cursor.number, cursor.offset) == (number, offset):
                 cursor.skip()
