@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 
-SETS = ("Things", "Locations", "Sensors", "ObservedProperties", "Datastreams")
+SETS = ("Things", "Locations", "Sensors", "ObservedProperties", "Datastreams", "FeaturesOfInterest")
 Answer = tuple[int, dict[str, str], bytes]
 Fault = Callable[[str, str, bytes], Answer | None]
 

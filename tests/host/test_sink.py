@@ -23,7 +23,7 @@ from lamppost_host.bridge.spool import Message, Spool
 from lamppost_host.bridge.spool_reader import SpoolReader
 from lamppost_host.bridge.worker import Job, Runner, Signals
 from tests import frames
-from tests.host.sta_fake import FakePlatform, said
+from tests.host.sta_fake import SETS, FakePlatform, said
 
 ABOUT = frames.encode_about(frames.datastream())
 BOOT = bytes(range(8))
@@ -103,16 +103,19 @@ def test_an_observation_says_when_what_and_which_reading(chain: Chain) -> None:
     chain.about()
     chain.frame([2137, None, -5], seconds=180_000_000, milliseconds=250, step=1_500)
     chain.deliver()
+    (place,) = chain.platform.entities["FeaturesOfInterest"]
     assert list(chain.platform.observations.values()) == [
         {
             "phenomenonTime": "2025-09-14T08:00:00.250Z",
             "resultTime": "2025-09-14T08:00:00.250Z",
+            "FeatureOfInterest/id": place,
             "result": 21.37,
             "parameters": {"reading": "0001020304050607/0/0"},
         },
         {
             "phenomenonTime": "2025-09-14T08:00:03.250Z",
             "resultTime": "2025-09-14T08:00:03.250Z",
+            "FeatureOfInterest/id": place,
             "result": -0.05,
             "parameters": {"reading": "0001020304050607/0/2"},
         },
@@ -167,7 +170,7 @@ def test_entities_are_made_once_and_found_again_by_key(chain: Chain, tmp_path: P
     chain.frame([1])
     chain.deliver()
     made = {name: len(found) for name, found in chain.platform.entities.items()}
-    assert made == {"Things": 1, "Locations": 1, "Sensors": 1, "ObservedProperties": 1, "Datastreams": 1}
+    assert made == dict.fromkeys(SETS, 1)
     chain.store.forget_entities()  # as a bridge on another disk would begin
     chain.open()
     chain.frame([2])
@@ -216,6 +219,74 @@ def test_a_node_that_describes_itself_anew_changes_its_entities(chain: Chain) ->
     assert thing["Locations"] == [{"@iot.id": newest}]
     assert datastream["Sensor"]["@iot.id"] == max(chain.platform.entities["Sensors"])
     assert chain.results() == [0.01, 0.02, 0.03]
+
+
+def test_readings_keep_the_place_where_they_were_taken(chain: Chain) -> None:
+    moved = frames.encode_about(location=[240_000_000, 600_000_000])
+    nowhere = frames.encode_about(location=None)
+    chain.about()
+    chain.frame([1])
+    chain.about(moved)
+    chain.frame([2], about=moved)
+    chain.frame([3])  # of before the move, from the journal
+    chain.about(nowhere)
+    chain.frame([4], about=nowhere)
+    chain.deliver()
+    places = {
+        observation["result"]: observation.get("FeatureOfInterest/id")
+        for observation in chain.platform.observations.values()
+    }
+    features = chain.platform.entities["FeaturesOfInterest"]
+    where = {
+        result: None if place is None else features[place]["feature"]["coordinates"]
+        for result, place in places.items()
+    }
+    old, new = [24.7535, 59.4369], [24.0, 60.0]
+    assert where == {0.01: old, 0.02: new, 0.03: old, 0.04: None}
+
+
+def test_readings_keep_the_unit_and_the_property_that_they_have(chain: Chain) -> None:
+    raw = frames.encode_about(frames.datastream(unit="V"))
+    other = frames.encode_about(frames.datastream(property="relative_humidity", unit="%"))
+    chain.about()
+    chain.frame([1])
+    chain.deliver()
+    chain.about(raw)
+    chain.frame([2], about=raw)
+    chain.frame([3])  # of the earlier document, from the journal
+    chain.deliver()
+    chain.open()
+    chain.about(other)
+    chain.frame([4], about=other)
+    chain.about()
+    chain.frame([5])
+    chain.deliver()
+    units = {
+        entity["properties"]["lamppost"]: entity["unitOfMeasurement"]["symbol"]
+        for entity in chain.platform.entities["Datastreams"].values()
+    }
+    volts, humidity = f"{KEY}/air_temperature/V", f"{KEY}/relative_humidity/%"
+    assert units == {KEY: "°C", volts: "V", humidity: "%"}
+    assert [chain.results(key) for key in units] == [[0.01, 0.03, 0.05], [0.02], [0.04]]
+    assert not chain.waits
+
+
+def test_a_place_that_the_platform_lost_is_made_again(chain: Chain) -> None:
+    features = chain.platform.entities["FeaturesOfInterest"]
+    chain.about()
+    chain.frame([1])
+    chain.deliver()
+
+    def refuse(observation: dict[str, Any]) -> str | None:
+        place = observation.get("FeatureOfInterest/id") or observation["FeatureOfInterest"]["@iot.id"]
+        return None if place in features else "no such FeatureOfInterest"
+
+    chain.platform.refuse = refuse
+    features.clear()
+    chain.frame([2])
+    chain.deliver()
+    assert chain.results() == [0.01, 0.02]
+    assert not chain.dead_letters()
 
 
 def test_a_property_that_the_vocabulary_lacks_stops_its_own_readings_only(chain: Chain) -> None:

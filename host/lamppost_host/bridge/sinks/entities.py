@@ -25,9 +25,12 @@ VERIFIED_SECONDS = 5.0
 
 @dataclass(slots=True)
 class NodeEntities:
-    """What a frame needs: the Datastream ids of an about document's columns, and why one has none."""
+    """What a frame needs: the Datastream ids of an about document's columns, and why one has none; the id of the place."""
 
     datastreams: dict[str, str] = field(default_factory=dict)
+    feature: str | None = None
+    """FeatureOfInterest of the document's location. Named with each reading, because the platform knows only where the node stands
+    now, and a frame from the journal may be of before it was moved."""
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Datastream key to (code, reason)."""
     since: float = field(default_factory=time.monotonic)
@@ -104,6 +107,7 @@ class Entities:
         result = NodeEntities()
         try:
             thing = self._thing(node, about, changing)
+            result.feature = self._feature(node, about)
         except Refused as refusal:
             result.refused = {d.key: ("entity-refused", str(refusal)) for d in about.datastreams}
             return result
@@ -151,25 +155,38 @@ class Entities:
         return identifier
 
     def _location(self, node: str, about: About) -> str | None:
+        return self._place("Locations", "location", node, about)
+
+    def _feature(self, node: str, about: About) -> str | None:
+        return self._place("FeaturesOfInterest", "feature", node, about)
+
+    def _place(self, kind: str, member: str, node: str, about: About) -> str | None:
+        """The entity of this kind that is the document's location; None where it has none."""
         if about.location is None:
             return None
         coordinates = list(about.location)
         key = node + "/" + ",".join(str(number) for number in coordinates)
         return self._ensure(
-            "Locations",
+            kind,
             key,
             {
                 "name": about.place or about.name,
                 "description": f"Where the node {node} stands",
                 "encodingType": "application/geo+json",
-                "location": {"type": "Point", "coordinates": coordinates},
+                member: {"type": "Point", "coordinates": coordinates},
                 "properties": {"lamppost": key},
             },
         )
 
     def _datastream(self, node: str, about: About, thing: str, column: Datastream, changing: bool) -> str:
         key = f"{node}/{column.key}"
+        measures = f"{column.property}/{column.unit}"
         identifier = self._known_or_found("Datastreams", key)
+        remade = identifier is not None and self._measures(key, identifier, column) != measures
+        if remade:
+            # All results of a Datastream have its one unit and property: with others they go to one of their own, and the old keep theirs.
+            key += "/" + measures
+            identifier = self._known_or_found("Datastreams", key)
         if identifier is not None and not changing:
             return identifier
         observed = vocabulary.observed_property(column.property)
@@ -187,10 +204,17 @@ class Entities:
         )
         alone = sum(other.property == column.property for other in about.datastreams) == 1
         plain = {
-            "name": f"{observed.name}, {about.name}" + ("" if alone else f" ({column.key})"),
+            "name": f"{observed.name}, {about.name}"
+            + ("" if alone else f" ({column.key})")
+            + (f" [{unit['symbol']}]" if remade else ""),
             "description": f"{observed.description} Measured by {_sensor_key(column)}.",
             "unitOfMeasurement": unit,
-            "properties": {"lamppost": key, "ucum": column.unit, "resolution": 10.0**-column.decimals},
+            "properties": {
+                "lamppost": key,
+                "property": column.property,
+                "ucum": column.unit,
+                "resolution": 10.0**-column.decimals,
+            },
             "Sensor": {"@iot.id": _id(sensor)},
             "ObservedProperty": {"@iot.id": _id(property_id)},
         }
@@ -206,6 +230,15 @@ class Entities:
                 "Thing": {"@iot.id": _id(thing)},
             },
         )
+
+    def _measures(self, key: str, identifier: str, column: Datastream) -> str:
+        """Property and unit of a Datastream; they never change. Where it does not say, it is taken to be the column's."""
+        known = self._store.entity(_MEASURES, key)
+        if known is None:
+            properties = self._client.get(f"Datastreams({identifier})").get("properties") or {}
+            known = f"{properties.get('property', column.property)}/{properties.get('ucum', column.unit)}"
+            self._store.keep_entity(_MEASURES, key, known)
+        return known
 
     # Keys to ids
 
@@ -248,6 +281,9 @@ class Entities:
                 identifier = linked[0]["@iot.id"] if isinstance(linked, list) else linked["@iot.id"]
                 self._client.get(f"{kind}({url_of(identifier)})")
 
+
+_MEASURES = "Measures"
+"""What the store remembers of a Datastream's property and unit, beside the ids of real kinds of entities."""
 
 _LINKS = {
     "Thing": "Things",

@@ -19,8 +19,17 @@ def _quality_text(bits: int) -> str:
 QUALITY: Final = tuple(_quality_text(bits) for bits in range(256))
 """resultQuality by a row's quality bits; empty for a good row, which gets none."""
 
-COMPONENTS: Final = '["phenomenonTime","resultTime","result","parameters"]'
-COMPONENTS_WITH_QUALITY: Final = '["phenomenonTime","resultTime","result","parameters","resultQuality"]'
+FEATURE: Final = "FeatureOfInterest/id"
+
+
+def components(with_feature: bool, with_quality: bool) -> list[str]:
+    """The names of a row's items."""
+    names = ["phenomenonTime", "resultTime", FEATURE, "result", "parameters", "resultQuality"]
+    return [
+        name
+        for name in names
+        if (with_feature or name != FEATURE) and (with_quality or name != "resultQuality")
+    ]
 
 
 class _Days(dict[int, str]):
@@ -82,19 +91,21 @@ def iso(unix_ms: int) -> str:
     return _DAYS[days] + _CLOCK[second] + _MILLISECONDS[ms]
 
 
-def rows_of(frame: wire.Frame) -> tuple[list[str], list[str]]:
+def rows_of(frame: wire.Frame, feature: str | None = None) -> tuple[list[str], list[str]]:
     """What stands before and after the result in each row of the frame: `["…","…",` and `,{"reading":"…"}]`.
 
-    phenomenonTime is the row's time, or the interval that ends there; resultTime the row's time (WIRE.md, obs).
+    phenomenonTime is the row's time, or the interval that ends there; resultTime the row's time (WIRE.md, obs). `feature`: the id of
+    the FeatureOfInterest, as JSON, which stands before the result then.
     """
     epoch = frame.epoch_ms
     times = [iso(epoch + offset) for offset in frame.offsets_ms]
+    last = "" if feature is None else f"{feature},"
     if frame.interval_ms:
         begin = epoch - frame.interval_ms
         starts = [iso(begin + offset) for offset in frame.offsets_ms]
-        heads = [f'["{start}/{end}","{end}",' for start, end in zip(starts, times, strict=True)]
+        heads = [f'["{start}/{end}","{end}",{last}' for start, end in zip(starts, times, strict=True)]
     else:
-        heads = [f'["{time}","{time}",' for time in times]
+        heads = [f'["{time}","{time}",{last}' for time in times]
     name = f',{{"reading":"{frame.boot.hex()}/{frame.seq}/'
     return heads, [name + end for end in _ROW_ENDS[: frame.rows]]
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from lamppost_host.bridge.sink_store import DeadLetter, SinkStore
 from lamppost_host.bridge.sinks import Unavailable
 from lamppost_host.bridge.sinks.entities import Entities
 from lamppost_host.bridge.sinks.observations import (
-    COMPONENTS,
-    COMPONENTS_WITH_QUALITY,
+    FEATURE,
     column_rows,
+    components,
     rows_of,
     split_by_quality,
     tails_with_quality,
 )
-from lamppost_host.bridge.sinks.sta_client import Access, Gone, Refused, StaClient, json_of
+from lamppost_host.bridge.sinks.sta_client import Access, Gone, Refused, StaClient, json_of, url_of
 from lamppost_host.bridge.spool_reader import Batch, Described, Observed
 
 log = logging.getLogger(__name__)
@@ -48,27 +48,30 @@ class Settings:
 
 @dataclass(slots=True)
 class Group:
-    """Rows for one Datastream, as JSON text: `[phenomenonTime, resultTime, result, parameters, resultQuality?]`."""
+    """Rows for one Datastream, as JSON text: `[phenomenonTime, resultTime, feature?, result, parameters, resultQuality?]`."""
 
     node: str
     datastream: str
     id: str
+    with_feature: bool
     with_quality: bool
     rows: list[str] = field(default_factory=list)
 
     def body(self) -> str:
         """The group as `CreateObservations` takes it (OGC 18-088, 12.2)."""
-        components = COMPONENTS_WITH_QUALITY if self.with_quality else COMPONENTS
+        names = orjson.dumps(components(self.with_feature, self.with_quality)).decode()
         return (
-            f'{{"Datastream":{{"@iot.id":{json_of(self.id)}}},"components":{components},'
+            f'{{"Datastream":{{"@iot.id":{json_of(self.id)}}},"components":{names},'
             f'"dataArray@iot.count":{len(self.rows)},"dataArray":[{",".join(self.rows)}]}}'
         )
 
     def observation(self, row: int) -> dict[str, Any]:
         """One row as an Observation of its own."""
         values = orjson.loads(self.rows[row])
-        names = orjson.loads(COMPONENTS_WITH_QUALITY if self.with_quality else COMPONENTS)
-        return dict(zip(names, values, strict=True))
+        observation = dict(zip(components(self.with_feature, self.with_quality), values, strict=True))
+        if self.with_feature:
+            observation["FeatureOfInterest"] = {"@iot.id": observation.pop(FEATURE)}
+        return observation
 
 
 @dataclass(slots=True)
@@ -100,7 +103,7 @@ class SensorThingsSink:
 
     def prepare(self, batch: Batch) -> Delivery:
         """Make the entities that are not there, and the request's body."""
-        groups: dict[tuple[str, bool], Group] = {}
+        groups: dict[tuple[str, bool, bool], Group] = {}
         dead_letters: list[DeadLetter] = []
         for entry in batch.entries:
             if isinstance(entry, Described):
@@ -112,11 +115,12 @@ class SensorThingsSink:
         return Delivery(found, sum(len(group.rows) for group in found), body.encode(), dead_letters)
 
     def _add_frame(
-        self, entry: Observed, groups: dict[tuple[str, bool], Group], dead_letters: list[DeadLetter]
+        self, entry: Observed, groups: dict[tuple[str, bool, bool], Group], dead_letters: list[DeadLetter]
     ) -> None:
         frame, node = entry.frame, entry.node
         entities = self._entities.of(node, entry.about)
-        heads, tails = rows_of(frame)
+        placed = entities.feature is not None
+        heads, tails = rows_of(frame, None if entities.feature is None else json_of(entities.feature))
         quality = frame.quality if frame.quality is not None and any(frame.quality) else None
         for column, values in zip(
             entry.about.datastreams[frame.first : frame.first + len(frame.columns)],
@@ -134,25 +138,31 @@ class SensorThingsSink:
                     )
                 continue
             if quality is None:
-                self._rows(groups, node, column.key, identifier, False).extend(
+                self._rows(groups, node, column.key, identifier, placed, False).extend(
                     column_rows(values, column.decimals, heads, tails)
                 )
                 continue
             good, marked = split_by_quality(values, quality)
-            self._rows(groups, node, column.key, identifier, False).extend(
+            self._rows(groups, node, column.key, identifier, placed, False).extend(
                 column_rows(good, column.decimals, heads, tails)
             )
-            self._rows(groups, node, column.key, identifier, True).extend(
+            self._rows(groups, node, column.key, identifier, placed, True).extend(
                 column_rows(marked, column.decimals, heads, tails_with_quality(tails, quality))
             )
 
     @staticmethod
     def _rows(
-        groups: dict[tuple[str, bool], Group], node: str, key: str, identifier: str, with_quality: bool
+        groups: dict[tuple[str, bool, bool], Group],
+        node: str,
+        key: str,
+        identifier: str,
+        with_feature: bool,
+        with_quality: bool,
     ) -> list[str]:
-        group = groups.get((identifier, with_quality))
+        group = groups.get((identifier, with_feature, with_quality))
         if group is None:
-            group = groups[identifier, with_quality] = Group(node, key, identifier, with_quality)
+            group = Group(node, key, identifier, with_feature, with_quality)
+            groups[identifier, with_feature, with_quality] = group
         return group.rows
 
     def post(self, delivery: Delivery) -> list[str] | Refused | None:
@@ -204,11 +214,18 @@ class SensorThingsSink:
         """One observation by itself: delivered, or the platform's own words why not."""
         observation = group.observation(index)
         try:
-            self._client.create(f"Datastreams({group.id})/Observations", observation)
+            try:
+                self._client.create(f"Datastreams({group.id})/Observations", observation)
+            except Refused:
+                if group.with_feature:
+                    # A link to what is no longer there is answered with 400; that says nothing of the reading.
+                    feature = url_of(observation["FeatureOfInterest"]["@iot.id"])
+                    self._client.get(f"FeaturesOfInterest({feature})")
+                raise
         except Gone:
             self._entities.forget(group.node)
             raise Unavailable(
-                f"the platform no longer has the Datastream {group.node}/{group.datastream}; making it again"
+                f"the platform no longer has the Datastream {group.node}/{group.datastream} or its place; making it again"
             ) from None
         except Refused as refusal:
             boot, seq, _ = observation["parameters"]["reading"].split("/")
@@ -237,5 +254,5 @@ def _halves(groups: list[Group]) -> tuple[list[Group], list[Group]]:
         room -= taken
         for rows, half in ((group.rows[:taken], first), (group.rows[taken:], second)):
             if rows:
-                half.append(Group(group.node, group.datastream, group.id, group.with_quality, rows))
+                half.append(replace(group, rows=rows))
     return first, second
