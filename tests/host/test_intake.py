@@ -1,6 +1,7 @@
 """The intake on real brokers: on disk before PUBACK, marks after, credentials told apart, nothing lost when the disk refuses."""
 
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from lamppost_host.bridge.spool import Message, Receipt, Spool, SpoolError
 from lamppost_host.broker import BRIDGE_USER, Credentials, RunningBroker, start_broker
 from lamppost_host.errors import LamppostError
 from lamppost_host.home import Home
-from tests import brokers
+from tests import brokers, frames
 from tests.host.synthetic import SyntheticNode, wait_for
 
 running_broker = brokers.running_broker
@@ -378,3 +379,27 @@ def test_marks_are_few_under_load_and_immediate_after_quiet() -> None:
     now += 60.0
     marks.touch({node: {boot.boot}})
     assert marks.wait() == 0.0
+
+
+def test_a_mark_that_waits_says_nothing_of_a_batch_that_the_disk_refused(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.db")
+    about, boot = frames.encode_about(), bytes(8)
+
+    def messages(*seqs: int) -> list[Message]:
+        payloads = [frames.encode_obs(frames.revision(about), boot, seq, [[seq]]) for seq in seqs]
+        return [Message("lamppost/1/city/one/obs", payload, 0) for payload in payloads]
+
+    marks = Marks()
+    spool.receive([Message("lamppost/1/city/one/about", about, 0)])
+    marks.touch(spool.receive(messages(0, 1)).touched)
+    spool._db.set_authorizer(_no_commit)
+    with pytest.raises(SpoolError):
+        spool.receive(messages(2, 3))
+    assert [wire.decode_mark(payload) for _, payload in marks.take()] == [[(boot, 1)]]
+    spool.close()
+
+
+def _no_commit(action: int, argument: str | None, *_: Any) -> int:
+    """Have SQLite refuse the COMMIT alone."""
+    refused = action == sqlite3.SQLITE_TRANSACTION and argument == "COMMIT"
+    return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK

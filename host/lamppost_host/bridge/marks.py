@@ -16,9 +16,10 @@ BURST = 5.0
 
 @dataclass(slots=True)
 class _Waiting:
-    node: Node
+    topic: str
     counted: float
     boots: set[bytes] = field(default_factory=set)
+    payloads: list[bytes] = field(default_factory=list)
     credit: float = BURST
 
     def earn(self, now: float) -> None:
@@ -35,13 +36,17 @@ class Marks:
         self._due: set[str] = set()
 
     def touch(self, touched: dict[Node, set[bytes]]) -> None:
-        """These nodes' boots have moved, or a node sent again what is here."""
+        """These nodes' boots have moved, or a node sent again what is here. To be called after a commit: what is told is what holds now.
+
+        A batch that is taken in later, and that the disk then refuses, moves the nodes' boots in memory too.
+        """
         for node, boots in touched.items():
             account = self._accounts.get(node.key)
             if account is None:
-                account = self._accounts[node.key] = _Waiting(node, self._clock())
-            account.node = node  # the spool may have read it anew from the disk
+                topic = wire.topic(node.tenant, node.node, "mark")
+                account = self._accounts[node.key] = _Waiting(topic, self._clock())
             account.boots |= boots
+            account.payloads = [wire.encode_mark(marked) for marked in node.marks(account.boots)]
             self._due.add(node.key)
 
     def take(self) -> Iterator[tuple[str, bytes]]:
@@ -54,10 +59,10 @@ class Marks:
                 continue
             account.credit -= 1.0
             self._due.remove(key)
-            topic = wire.topic(account.node.tenant, account.node.node, "mark")
-            for boots in account.node.marks(account.boots):
-                yield topic, wire.encode_mark(boots)
+            for payload in account.payloads:
+                yield account.topic, payload
             account.boots = set()
+            account.payloads = []
 
     def wait(self) -> float | None:
         """Seconds until the next mark may go out; None when none waits."""
