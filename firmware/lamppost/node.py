@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+from binascii import hexlify
 
 from . import config as configuration
 from . import documents
@@ -73,7 +74,7 @@ class Node:
         )
 
     def uart(self):
-        """The board's UART, as the settings wire it; its driver sets speed and buffer."""
+        """The board's UART, as the settings wire it, at 9600 baud if they name no `baudrate`."""
         import machine
 
         pins = self._bus("uart", "tx", "rx")
@@ -201,13 +202,20 @@ class Node:
         nothing is observed."""
         if not self._observers:
             raise ValueError("observe() a sensor first")
-        self._prepare()
+        interrupted = False
         try:
-            interrupted = False
+            self._prepare()
+        except KeyboardInterrupt:
+            # What earlier boots left in the journal is to be sent before a clean stop, too.
+            interrupted = True
+            self._prepare()
+        try:
             try:
-                asyncio.run(self._serve())
+                if not interrupted:
+                    asyncio.run(self._serve())
             except KeyboardInterrupt:
                 interrupted = True
+            if interrupted:
                 self.log("node: interrupted")
             asyncio.run(self._finish(interrupted))
         finally:
@@ -291,6 +299,7 @@ class Node:
         self.log("mqtt: {}: {}".format(type(error).__name__, error))
 
     async def _serve(self):
+        self.log("node: runs as boot {}".format(hexlify(self.journal.boot).decode()))
         if self.config["wifi"] is not None:
             from . import net
 
@@ -356,8 +365,11 @@ class Node:
                 self._tasks[name].cancel()
         for _ in range(_CANCEL_ROUNDS):
             await asyncio.sleep_ms(0)
-        for observer in self._observers:
-            observer.close()
+        # A batch that Ctrl-C hit on its way into the journal goes first: only its number tells whether its frame is there.
+        for interrupted_first in (True, False):
+            for observer in self._observers:
+                if observer.batch.number >= 0 or not interrupted_first:
+                    observer.close()
         self._start_link()
         await self._sender.finish(self.config["stop_s"] * 1000)
         try:

@@ -118,6 +118,32 @@ print("done")
     assert "done" in out
 
 
+def test_ctrl_c_before_the_first_sample_still_sends_what_earlier_boots_left(
+    run_firmware: RunFirmware,
+) -> None:
+    out = run_firmware(
+        NODE
+        + """
+new_flash(64)
+class Unreachable(Client):
+    reachable = False
+driver = Driver()
+make(driver, Unreachable(), stop_s=0).run()
+make(Driver())
+describe = node._describe
+def interrupted():
+    node._describe = describe
+    raise KeyboardInterrupt()
+node._describe = interrupted
+node.run()
+assert delivered() == driver.reads and node.journal.pending == 0
+assert open_journal(3).cuts == 0
+print("done")
+"""
+    )
+    assert "done" in out
+
+
 @pytest.mark.parametrize("where", ["read", "append", "after the append", "publish", "confirm"])
 def test_ctrl_c_anywhere_is_a_clean_stop(run_firmware: RunFirmware, where: str) -> None:
     """MicroPython raises KeyboardInterrupt wherever the program is: no reading may be lost or stored twice for it."""
@@ -186,6 +212,37 @@ assert node.journal.taken == 2 * delivered(), (node.journal.taken, delivered())
 assert node.journal.pending == 0
 assert b"stopped" in status()
 assert open_journal(2).cuts == 0
+print("done")
+"""
+    )
+    assert "done" in out
+
+
+def test_ctrl_c_while_one_of_two_sensors_is_stored_costs_neither(run_firmware: RunFirmware) -> None:
+    """The other sensor's batch, stored at the stop, must not be taken for the one that was interrupted."""
+    out = run_firmware(
+        NODE
+        + """
+new_flash(64)
+class Other(Driver):
+    datastreams = (Datastream("c", "air_temperature", "Cel", 2), Datastream("d", "relative_humidity", "%", 1))
+Driver.act = lambda self: None
+first, second = Other(), Driver()
+node = Node(dict(SETTINGS), client=Client())
+node.observe(first, every=0.03)
+node.observe(second, every=0.02)
+batches = [observer.batch for observer in node._observers]
+encode = batches[1].encode
+held = []
+def interrupted(*arguments):
+    if not held and batches[0].rows and node.journal.seq >= 2:
+        held.append(batches[0].rows + batches[1].rows + node.journal.taken // 2)
+        raise KeyboardInterrupt()
+    return encode(*arguments)
+batches[1].encode = interrupted
+node.run()
+assert delivered() == held[0], (delivered(), held)
+assert node.journal.taken == 2 * held[0]
 print("done")
 """
     )
