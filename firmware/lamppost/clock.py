@@ -6,6 +6,7 @@ wears off with the drift of the oscillator.
 """
 
 import asyncio
+import sys
 import time
 
 from micropython import const
@@ -14,7 +15,9 @@ from micropython import const
 _BEGIN_2024 = const(126230400)
 _BEGIN_2080 = 1893456000
 _DRIFT_S = const(20)  # a millisecond in so many seconds: 50 ppm, twice what an ESP32's crystal may be off
-_CALENDAR_MS = const(600)  # of a calendar: nobody says who set it, or when
+# How uncertain a calendar is. A system keeps its own right. A board's was set by whoever was plugged in last, some tools to local time: its rows
+# are marked, and any answer of a source that knows better goes before it, after the longest round trip too.
+_CALENDAR_MS = 600 if sys.platform in ("linux", "darwin") else 6000
 _GOOD_MS = const(500)
 _UNCERTAIN_MS = const(1000)  # from here on a row is marked as uncertain in time (WIRE.md, quality)
 

@@ -136,6 +136,33 @@ print("done")
     assert "done" in out
 
 
+def test_a_boards_calendar_is_marked_as_uncertain_and_gives_way_to_any_answer(
+    run_firmware: RunFirmware,
+) -> None:
+    """It may hold local time, as the tools that makers plug in set it; an answer after the longest round trip is still better."""
+    out = run_firmware(
+        """
+class Board:
+    pass
+board = Board()
+for name in dir(sys):
+    setattr(board, name, getattr(sys, name))
+board.platform = "esp32"
+sys.modules["sys"] = board
+"""
+        + FAKE
+        + """
+time.nanoseconds = (200007200 + SECONDS_TO_2020) * 1000000000
+clock = Clock()
+assert clock.synced and clock.uncertain() and clock.wants_better()
+assert clock.set_utc(200000000, 0, 5001, "host"), "ten seconds of round trip"
+assert clock.seconds == 200000000
+print("done")
+"""
+    )
+    assert "done" in out
+
+
 def test_the_epoch_of_the_port_is_allowed_for(run_firmware: RunFirmware) -> None:
     out = run_firmware(
         "import time\nfrom lamppost.clock import SECONDS_TO_2020\nprint(time.gmtime(SECONDS_TO_2020)[:6])"
