@@ -44,7 +44,7 @@ _INTEGERS = (
     ("mqtt", "timeout_s", 1, 300),
     ("clock", "tolerance_ms", 0, 10000),
     (None, "resend_s", 1, 3600),
-    (None, "undated_s", 0, 1000000),
+    (None, "undated_s", 0, 500000),  # ticks can be compared over six days
     (None, "status_s", 0, 3600),
     (None, "stop_s", 0, 600),
 )

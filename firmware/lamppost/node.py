@@ -353,7 +353,9 @@ class Node:
                 await sntp.ask(self.config["ntp"], self.clock)
             except OSError as error:
                 self.log("ntp: {}".format(error))
-                wait = _NTP_RETRY_S
+                # Each try looks a name up, which blocks: seldom, where there is no NTP but the host tells the time.
+                if self.clock.wants_better():
+                    wait = _NTP_RETRY_S
             await asyncio.sleep(wait)
 
     async def _finish(self, interrupted):

@@ -249,6 +249,37 @@ print("done")
     assert "done" in out
 
 
+def test_a_time_server_out_of_reach_is_asked_seldom_once_the_time_is_known(run_firmware: RunFirmware) -> None:
+    """Each look-up of its name can block the sampling for seconds."""
+    out = run_firmware(
+        NODE
+        + """
+import lamppost.node, lamppost.sntp
+async def out_of_reach(server, clock):
+    raise OSError("no answer")
+lamppost.sntp.ask = out_of_reach
+waits = []
+class Asyncio:
+    Event = asyncio.Event
+    async def sleep(self, seconds):
+        waits.append(seconds)
+        raise asyncio.CancelledError()
+lamppost.node.asyncio = Asyncio()
+def ask(clock):
+    try:
+        asyncio.run(Node(SETTINGS, clock=clock, client=Client())._keep_time())
+    except asyncio.CancelledError:
+        pass
+clock = Clock(calendar=False)
+ask(clock)
+clock.set_utc(200000000, 0, 20, "host")
+ask(clock)
+print(waits)
+"""
+    )
+    assert out.strip() == "[60, 3600]"
+
+
 def test_two_sensors_of_a_model_need_a_key(run_firmware: RunFirmware) -> None:
     out = run_firmware(
         NODE
