@@ -1,5 +1,6 @@
 """A MicroPython process that answers line by line, so that thousands of cases cost one start."""
 
+import contextlib
 import subprocess
 
 from tests.conftest import BOARDS, FIRMWARE
@@ -29,16 +30,23 @@ class Conversation:
     def ask(self, *numbers: int) -> str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(" ".join(str(number) for number in numbers) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        try:
+            self._process.stdin.write(" ".join(str(number) for number in numbers) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line or line.startswith("Traceback"):
-            raise AssertionError(f"MicroPython failed on {numbers}: {line}{self._process.stdout.read()}")
+            rest = self._process.stdout.read()
+            raise AssertionError(
+                f"MicroPython ended with {self._process.wait(10)} on {numbers}: {line}{rest}"
+            )
         return line.strip()
 
     def close(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait(10)
         assert self._process.stdout is not None
         self._process.stdout.close()
