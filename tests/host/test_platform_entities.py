@@ -1,6 +1,7 @@
 """Entities of the platform: deep insert, links, changes, deletions, and what is refused. Over HTTP, to the real process."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -134,6 +135,30 @@ def test_update_properties_and_relations(platform: Platform) -> None:
         f"{platform.url}/Things(99999)", json={"name": "x"}, headers=platform.headers
     )
     assert gone.status_code == 404
+
+
+def test_only_a_move_makes_history(platform: Platform) -> None:
+    node = platform.create("Things", thing("Still"))
+    (location,) = platform.get(f"Things({node})/Locations")["value"]
+    place = {"name": "P", "description": "", "encodingType": "application/geo+json", "location": {}}
+    elsewhere = platform.create("Locations", place)
+    for there, entries in ((location["@iot.id"], 1), (elsewhere, 2), (elsewhere, 2)):
+        body = {"Locations": [{"@iot.id": there}]}
+        answer = platform.client.patch(f"{platform.url}/Things({node})", json=body, headers=platform.headers)
+        assert answer.status_code == 200
+        assert len(platform.get(f"Things({node})/HistoricalLocations")["value"]) == entries
+
+
+def test_a_stable_key_is_one_entitys(platform: Platform) -> None:
+    body = {"name": "K", "description": "", "properties": {"lamppost": "city/key"}}
+
+    def post(_: int) -> int:
+        return platform.client.post(f"{platform.url}/Things", json=body, headers=platform.headers).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(post, range(8))) == [201] + [409] * 7
+    found = platform.get("Things", filter="properties/lamppost eq 'city/key'")["value"]
+    assert len(found) == 1
 
 
 def test_put_replaces_the_properties(platform: Platform) -> None:

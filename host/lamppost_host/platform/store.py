@@ -214,7 +214,10 @@ class Store:
         self._changed()
 
     def _move(self, thing: int, locations: list[int]) -> None:
-        """Give a Thing new Locations, and its history a new entry."""
+        """Give a Thing new Locations, and its history a new entry; nothing where it stands there already."""
+        known = self._connection.execute("SELECT location FROM thing_location WHERE thing = ?", (thing,))
+        if {location for (location,) in known} == set(locations):
+            return
         self._connection.execute("DELETE FROM thing_location WHERE thing = ?", (thing,))
         self._connection.executemany(
             "INSERT OR IGNORE INTO thing_location (thing, location) VALUES (?, ?)",

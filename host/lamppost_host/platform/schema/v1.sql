@@ -1,13 +1,16 @@
 -- Version 1. Times are integer microseconds since 1970-01-01T00:00:00Z; JSON is kept as text.
 -- Columns that ingest fills come first, in the order in which it fills them.
 
+-- properties.lamppost is the stable key by which bridges find what they made: two that make the same at once get one entity, and the
+-- second a 409. Entities without it are not compared.
+
 CREATE TABLE thing (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL,
     description TEXT NOT NULL,
     properties TEXT
 );
-CREATE INDEX thing_lamppost ON thing (json_extract(properties, '$.lamppost'));
+CREATE UNIQUE INDEX thing_lamppost ON thing (json_extract(properties, '$.lamppost'));
 
 CREATE TABLE location (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -17,7 +20,7 @@ CREATE TABLE location (
     location TEXT NOT NULL,
     properties TEXT
 );
-CREATE INDEX location_lamppost ON location (json_extract(properties, '$.lamppost'));
+CREATE UNIQUE INDEX location_lamppost ON location (json_extract(properties, '$.lamppost'));
 
 CREATE TABLE thing_location (
     thing INTEGER NOT NULL REFERENCES thing ON DELETE CASCADE,
@@ -48,7 +51,7 @@ CREATE TABLE sensor (
     metadata TEXT NOT NULL,
     properties TEXT
 );
-CREATE INDEX sensor_lamppost ON sensor (json_extract(properties, '$.lamppost'));
+CREATE UNIQUE INDEX sensor_lamppost ON sensor (json_extract(properties, '$.lamppost'));
 
 CREATE TABLE observed_property (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -57,7 +60,7 @@ CREATE TABLE observed_property (
     description TEXT NOT NULL,
     properties TEXT
 );
-CREATE INDEX observed_property_lamppost ON observed_property (json_extract(properties, '$.lamppost'));
+CREATE UNIQUE INDEX observed_property_lamppost ON observed_property (json_extract(properties, '$.lamppost'));
 
 CREATE TABLE datastream (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -71,7 +74,7 @@ CREATE TABLE datastream (
     sensor INTEGER NOT NULL REFERENCES sensor ON DELETE CASCADE,
     observed_property INTEGER NOT NULL REFERENCES observed_property ON DELETE CASCADE
 );
-CREATE INDEX datastream_lamppost ON datastream (json_extract(properties, '$.lamppost'));
+CREATE UNIQUE INDEX datastream_lamppost ON datastream (json_extract(properties, '$.lamppost'));
 CREATE INDEX datastream_thing ON datastream (thing);
 CREATE INDEX datastream_sensor ON datastream (sensor);
 CREATE INDEX datastream_observed_property ON datastream (observed_property);
@@ -87,7 +90,7 @@ CREATE TABLE feature_of_interest (
     location INTEGER UNIQUE REFERENCES location ON DELETE SET NULL,
     thing INTEGER UNIQUE REFERENCES thing ON DELETE SET NULL
 );
-CREATE INDEX feature_of_interest_lamppost ON feature_of_interest (json_extract(properties, '$.lamppost'));
+CREATE UNIQUE INDEX feature_of_interest_lamppost ON feature_of_interest (json_extract(properties, '$.lamppost'));
 
 -- No foreign keys and no third index here: both would be paid for on every reading. Deleting an entity deletes its
 -- Observations in the same transaction (store.py), and datastream_feature leads from a feature to its Observations.
