@@ -83,6 +83,7 @@ def cut_power(journal):
 
 def open_journal(boot=1, limit=12288, segment_size=4096, folder="/flash/j"):
     '''A journal of the boot whose id is that number 8 times, ready to append.'''
+    del events[:]
     journal = Journal(folder, bytes([boot]) * 8, limit, segment_size, worst_size(255, 1), events.append)
     journal.set_about(b"about of boot %d" % boot, 1000 + boot)
     return journal

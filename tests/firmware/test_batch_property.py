@@ -48,7 +48,7 @@ JITTERS = st.sampled_from([0, 0, 1, 400, 100_000])
 COUNTS = st.integers(0, 2**30 - 1) | st.sampled_from([127, 128, 255, 256, 65_535, 65_536])
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1200, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     rows=st.integers(1, 20) | st.integers(1, 255),
