@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from lamppost_host import wire
 from lamppost_host.bridge import intake as intake_module
+from lamppost_host.bridge.backoff import Outage
 from lamppost_host.bridge.intake import BrokerAccess, BrokerRefusal, Intake, State
 from lamppost_host.bridge.ledger import Boot, Node
 from lamppost_host.bridge.locate import find_broker, parse_broker
@@ -310,6 +311,39 @@ def test_a_broker_that_is_not_there_is_waited_for(tmp_path: Path, mosquitto: str
     with start_broker(tmp_path / "broker", "mosquitto", port):
         made.wait_subscribed()
         made.close()
+
+
+def test_a_long_outage_is_told_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(intake_module, "RECONNECT_SECONDS", (0.001, 0.002))
+    tries = 0
+
+    def away() -> BrokerAccess:
+        nonlocal tries
+        tries += 1
+        raise LamppostError("no broker" if tries < 10 else "another reason")
+
+    spool = Spool(tmp_path / "spool.db")
+    intake = Intake(away, spool, lambda receipt: None, lambda state, reason: None)
+    while tries < 20:
+        intake.step()
+    spool.close()
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["no broker; trying again", "another reason; trying again"]
+
+
+def test_an_outage_is_told_at_growing_intervals() -> None:
+    now = 0.0
+    outage = Outage(lambda: now)
+    told = []
+    for second in range(0, 4 * 3600, 10):
+        now = float(second)
+        if outage.worth_telling("away"):
+            told.append(second)
+    assert told == [0, 60, 180, 420, 900, 1860, 3780, 7380, 10980]
+    outage.over()
+    assert outage.worth_telling("away")
 
 
 def test_tls_is_checked(tmp_path: Path, mosquitto: str) -> None:

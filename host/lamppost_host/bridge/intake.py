@@ -19,7 +19,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from lamppost_host import wire
-from lamppost_host.bridge.backoff import Backoff
+from lamppost_host.bridge.backoff import Backoff, Outage
 from lamppost_host.bridge.marks import Marks
 from lamppost_host.bridge.spool import Message, Receipt, Spool, SpoolError
 from lamppost_host.errors import LamppostError
@@ -114,6 +114,7 @@ class Intake:
         self._pending: list[Message] = []
         self._acks: list[int] = []
         self._reconnect = Backoff(*RECONNECT_SECONDS)
+        self._outage = Outage()
         self._commit_retry = Backoff(*COMMIT_RETRY_SECONDS)
         self._connect_at = 0.0
         self._commit_at = 0.0
@@ -312,6 +313,7 @@ class Intake:
             return
         self._ever_subscribed = True
         self._reconnect.reset()
+        self._outage.over()
         self._change(State.SUBSCRIBED)
         if not self._session_present:
             # The broker may have forgotten everything, the retained marks too.
@@ -342,12 +344,9 @@ class Intake:
         delay = self._reconnect.next()
         self._connect_at = time.monotonic() + delay
         if self.state is not State.STOPPED:
-            log.log(
-                logging.ERROR if state is State.REFUSED else logging.WARNING,
-                "%s; trying again in %.1f s",
-                reason,
-                delay,
-            )
+            if self._outage.worth_telling(reason):
+                level = logging.ERROR if state is State.REFUSED else logging.WARNING
+                log.log(level, "%s; trying again", reason)
             self._change(state, reason)
 
     def _change(self, state: State, reason: str = "") -> None:

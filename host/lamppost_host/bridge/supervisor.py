@@ -30,6 +30,9 @@ STEADY_SECONDS = 60.0
 """A sink that lived this long is started again at once."""
 
 HOUSEKEEPING_SECONDS = 0.5
+LOCK_SECONDS = 0.5
+"""How long the folder may seem taken: `lamppost bridge status` holds its lock for a moment to see whether a bridge runs."""
+
 FINISH_SECONDS = 10.0
 """How long a sink may take to land the batch on its way when the bridge stops."""
 
@@ -227,7 +230,9 @@ class Bridge:
                 sink.wake()
 
     def _state(self, state: State, reason: str) -> None:
-        log.info("broker: %s%s", state.value, f" ({reason})" if reason else "")
+        # Of an outage the intake tells itself, now and then; every try is for those who look for it.
+        level = logging.INFO if state in (State.SUBSCRIBED, State.STOPPED) else logging.DEBUG
+        log.log(level, "broker: %s%s", state.value, f" ({reason})" if reason else "")
         with suppress(SpoolError):
             self.spool.note("broker", {"state": state.value, "reason": reason})
         if state is State.SUBSCRIBED and not self._ready:
@@ -259,11 +264,16 @@ class Bridge:
 def _lock(folder: Path) -> IO[bytes]:
     """Be the only bridge on this folder."""
     file = (folder / "bridge.lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise LamppostError(
-            f"another bridge works in {folder}", "Stop it, or give this one another --home."
-        ) from None
-    return file
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                raise LamppostError(
+                    f"another bridge works in {folder}", "Stop it, or give this one another --home."
+                ) from None
+            time.sleep(0.02)
+        else:
+            return file

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lamppost_host.bridge import sinks
-from lamppost_host.bridge.backoff import Backoff
+from lamppost_host.bridge.backoff import Backoff, Outage
 from lamppost_host.bridge.sink_store import SinkStore
 from lamppost_host.bridge.spool_reader import Batch, SpoolReader
 from lamppost_host.errors import LamppostError
@@ -101,6 +101,7 @@ class Runner:
         self._signals = signals
         self._pool = ThreadPoolExecutor(1, "post")
         self._backoff = Backoff(*RETRY_SECONDS)
+        self._outage = Outage()
         self._position = store.cursor
         self._flight: _Flight | None = None
 
@@ -161,10 +162,12 @@ class Runner:
         if dead_letters:
             log.error("%d readings refused for good, the last one: %s", refused, dead_letters[-1].reason)
         self._backoff.reset()
+        self._outage.over()
 
     def _wait(self, problem: sinks.Unavailable) -> None:
         delay = max(self._backoff.next(), problem.retry_after)
-        log.warning("%s; trying again in %.1f s", problem, delay)
+        if self._outage.worth_telling(str(problem)):
+            log.warning("%s; trying again", problem)
         self._store.state("waiting", str(problem))
         self._signals.stopping.wait(delay)
 
