@@ -54,11 +54,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Write `text` so that a reader finds the old file or the new one, whole. `mode` holds from the first byte."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -70,7 +74,20 @@ def read_or_make_secret(path: Path) -> str:
     """The secret in `path`; made (256 bits from the system's generator) when the file is not there."""
     if not path.exists():
         write_secret(path, secrets.token_urlsafe(32) + "\n")
-    return path.read_text(encoding="utf-8").strip()
+    secret = path.read_text(encoding="utf-8").strip()
+    if not secret:
+        raise LamppostError(
+            f"{path} is empty", "Delete it, and a new secret is made; or restore the old one."
+        )
+    return secret
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. OSError when it can't be read, ValueError when it is something else."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} is no JSON object")  # noqa: TRY004 - as for text that is no JSON at all
+    return document
 
 
 def announce_ready(ready_file: Path | None, **facts: Any) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,43 @@ def test_an_error_is_told_with_its_remedy_and_without_a_traceback(
     assert str(file) in done.stderr
     assert "--home" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        (["broker", "--kind", "embedded", "--port", "0"], "broker/credentials.lock"),
+        (["broker", "credential", "add", "city/one"], "broker/credentials.lock"),
+        (["platform", "--port", "0"], "platform/lock"),
+        (["bridge"], "bridge/bridge.lock"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_file_that_can_not_be_used_is_named(tmp_path: Path, arguments: list[str], file: str) -> None:
+    (tmp_path / file).mkdir(parents=True)  # as good as another user's, for whoever runs the tests
+    done = _lamppost(*arguments, "--home", str(tmp_path))
+    assert done.returncode == 1
+    assert file in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "content"),
+    [
+        (["broker", "credential", "add", "city/one"], "broker/address.json", "[]"),
+        (["audit"], "platform/address.json", '"x"'),
+        (["platform", "--port", "0"], "platform/token", "\n"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_file_with_something_else_in_it_is_no_traceback(
+    tmp_path: Path, arguments: list[str], file: str, content: str
+) -> None:
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text(content)
+    done = _lamppost(*arguments, "--home", str(tmp_path))
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (0 if "credential" in arguments else 1)
 
 
 def test_completion_lists_the_commands() -> None:

@@ -1,5 +1,6 @@
 """Files that hold secrets, files that are whole or not there, and children that end with their parent."""
 
+import errno
 import json
 import os
 import signal
@@ -28,6 +29,22 @@ def test_writing_leaves_no_temporary_file(tmp_path: Path) -> None:
     home.write_atomically(tmp_path / "a", "old")
     home.write_atomically(tmp_path / "a", "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "new")]
+
+
+def test_a_full_disk_leaves_no_half_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        home.write_secret(tmp_path / "token", "secret")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_secret_lets_nobody_in(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    with pytest.raises(LamppostError, match="is empty"):
+        home.read_or_make_secret(tmp_path / "token")
 
 
 def test_home_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

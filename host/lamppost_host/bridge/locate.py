@@ -1,6 +1,5 @@
 """Where a bridge finds its broker and its platform: what the options say, else what they left in the same home."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from lamppost_host.bridge.intake import BrokerAccess
 from lamppost_host.bridge.sinks import SinkSpec
 from lamppost_host.broker import BRIDGE_USER, Credentials, read_address
 from lamppost_host.errors import LamppostError
-from lamppost_host.home import Home
+from lamppost_host.home import Home, read_object
 
 DEFAULT_PORT = 1883
 DEFAULT_TLS_PORT = 8883
@@ -86,7 +85,7 @@ def platform_url(home: Home) -> str:
     """Where the platform of this home is; LamppostError when none has run."""
     path = home.platform / "address.json"
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["url"])
+        return str(read_object(path)["url"])
     except (OSError, ValueError, KeyError) as error:
         raise LamppostError(
             f"no platform has run in {home.platform}",

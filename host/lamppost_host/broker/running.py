@@ -17,7 +17,7 @@ from lamppost_host.broker import embedded, mosquitto
 from lamppost_host.broker.credentials import BRIDGE_USER, Credentials
 from lamppost_host.broker.probe import connect_code
 from lamppost_host.errors import LamppostError
-from lamppost_host.home import write_atomically
+from lamppost_host.home import read_object, write_atomically
 
 Kind = Literal["mosquitto", "embedded"]
 
@@ -275,10 +275,14 @@ def start_broker(
 def read_address(folder: Path) -> dict[str, Any]:
     """What the broker in `folder` (HOME/broker) last said of itself: `host`, `port`, `kind`, and `cert` when it speaks TLS."""
     try:
-        address: dict[str, Any] = json.loads((folder / "address.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        address = read_object(folder / "address.json")
+        return {"host": str(address["host"]), "port": int(address["port"]), "kind": address["kind"]} | address
+    except FileNotFoundError as error:
         raise LamppostError(f"no broker has run in {folder}", "Start one with `lamppost broker`.") from error
-    return address
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LamppostError(
+            f"can't read {folder / 'address.json'}: {error}", "`lamppost broker` writes it when it starts."
+        ) from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -55,11 +55,26 @@ def main() -> None:
     try:
         lamppost(prog_name="lamppost")
     except LamppostError as error:
-        click.secho(f"lamppost: {error.message}", fg="red", err=True)
-        if error.remedy:
-            click.echo(error.remedy, err=True)
+        _tell(error.message, error.remedy)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone. Point stdout at nothing, so that the interpreter's last flush stays quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        # What no command foresaw: a file of the home that is another user's, a disk that is full.
+        what = f"can't use {error.filename}" if error.filename else "the system refuses"
+        _tell(f"{what}: {error.strerror or error}", "Is there room, and does the file belong to this user?")
+        sys.exit(1)
+    except Exception as error:
+        sqlite3 = sys.modules.get("sqlite3")  # loaded by the commands that need it
+        if sqlite3 is None or not isinstance(error, sqlite3.Error):
+            raise
+        _tell(f"a database can't be used: {error}", "Is the disk full, or a file in the home damaged?")
+        sys.exit(1)
+
+
+def _tell(message: str, remedy: str) -> None:
+    click.secho(f"lamppost: {message}", fg="red", err=True)
+    if remedy:
+        click.echo(remedy, err=True)

@@ -14,6 +14,7 @@ import httpx
 import orjson
 
 from lamppost_host.bridge.sinks import Unavailable
+from lamppost_host.home import read_object
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Access:
         url = self.url
         if url is None and self.address_file is not None:
             try:
-                url = orjson.loads(self.address_file.read_bytes())["url"]
+                url = str(read_object(self.address_file)["url"])
             except (OSError, ValueError, KeyError) as error:
                 raise Unavailable(
                     f"no platform has run here yet: {self.address_file} does not say where it is"
