@@ -77,7 +77,7 @@ def command(
 
 
 @command.command()
-@click.option("--home", "own_home", type=_HOME, help="Folder of the installation.")
+@click.option("--home", "own_home", type=_HOME, help="Folder of this installation.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def status(home: Home, own_home: Path | None, as_json: bool) -> None:
@@ -91,7 +91,7 @@ def status(home: Home, own_home: Path | None, as_json: bool) -> None:
 
 
 @command.command("dead-letters")
-@click.option("--home", "own_home", type=_HOME, help="Folder of the installation.")
+@click.option("--home", "own_home", type=_HOME, help="Folder of this installation.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
 @click.option(
     "--limit", default=100, show_default=True, type=click.IntRange(1), help="How many, the newest first."

@@ -15,13 +15,12 @@ from lamppost_host.errors import LamppostError
 from lamppost_host.home import Home, announce_ready
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_HOME = click.Path(path_type=Path, file_okay=False)
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--home", type=click.Path(path_type=Path, file_okay=False), help="Folder for everything that is kept."
-)
+@click.option("--home", type=_HOME, help="Folder of this installation.")
 @click.option(
     "--port", default=1883, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one."
 )
@@ -82,6 +81,9 @@ def credential() -> None:
     """Make, remove and list the credentials of nodes."""
 
 
+_own_home = click.option("--home", "own_home", type=_HOME, help="Folder of this installation.")
+
+
 @credential.command()
 @click.argument("user", metavar="TENANT/NODE")
 @click.option(
@@ -91,9 +93,11 @@ def credential() -> None:
 )
 @click.option("--show", is_flag=True, help="Print the password.")
 @click.option("--host", help="The broker's address as the node sees it (default: as this machine does).")
+@_own_home
 @click.pass_obj
-def add(home: Home, user: str, out: Path | None, show: bool, host: str | None) -> None:
+def add(home: Home, user: str, out: Path | None, show: bool, host: str | None, own_home: Path | None) -> None:
     """Make a credential for TENANT/NODE."""
+    home = Home(own_home) if own_home else home
     if user == BRIDGE_USER:
         raise LamppostError(
             "the bridge has its credential from the broker's first start", "Name a node, TENANT/NODE."
@@ -127,9 +131,11 @@ def add(home: Home, user: str, out: Path | None, show: bool, host: str | None) -
 
 @credential.command()
 @click.argument("user", metavar="TENANT/NODE")
+@_own_home
 @click.pass_obj
-def remove(home: Home, user: str) -> None:
+def remove(home: Home, user: str, own_home: Path | None) -> None:
     """Take the credential of TENANT/NODE back."""
+    home = Home(own_home) if own_home else home
     if user == BRIDGE_USER:
         raise LamppostError("the bridge can't do without its credential", "Name a node, TENANT/NODE.")
     Credentials(home.broker).remove(user)
@@ -139,9 +145,11 @@ def remove(home: Home, user: str) -> None:
 
 @credential.command("list")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@_own_home
 @click.pass_obj
-def list_(home: Home, as_json: bool) -> None:
+def list_(home: Home, as_json: bool, own_home: Path | None) -> None:
     """List who has a credential; passwords are not shown."""
+    home = Home(own_home) if own_home else home
     users = [user for user in Credentials(home.broker).users() if user != BRIDGE_USER]
     if as_json:
         click.echo(json.dumps(users))

@@ -11,22 +11,27 @@ _LEVELS = ["debug", "info", "warning", "error"]
 
 
 @click.command("platform")
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Folder of this installation.")
 @click.option(
-    "--home", type=click.Path(file_okay=False, path_type=Path), help="The folder of this installation."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 for a network's clients.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
     default=8080,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="The port; 0 takes a free one.",
+    help="0 picks a free one.",
 )
 @click.option(
     "--root-url", help="The service's root as clients see it behind a proxy: https://city.example/v1.1"
 )
 @click.option(
-    "--ready-file", type=click.Path(dir_okay=False, path_type=Path), help="Written when requests are taken."
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Written as JSON when requests are taken.",
 )
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 def command(
