@@ -180,6 +180,8 @@ def audit(
         db.execute("COMMIT")
         asked = holdings or SensorThingsHoldings(Access(platform))
         audits = []
+        if not ledgers:
+            asked.of("")  # it must answer, also where nothing is expected of it
         for ledger in ledgers:
             held = asked.of(ledger.node)
             audits.append(_audit_node(db, ledger, held, _refused_by_sink(folder, sink, ledger.node)))

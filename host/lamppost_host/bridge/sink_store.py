@@ -26,7 +26,7 @@ class DeadLetter:
 class SinkStore:
     """Written by the sink's process only; `status` and `audit` read the file.
 
-    Not synced at every commit: a power cut may take the cursor back, and what is then delivered again is known by the readings' names.
+    Synced only where there are dead letters: else a power cut may take the cursor back, and what is then delivered again is known by the readings' names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,6 +51,8 @@ class SinkStore:
     def advance(self, cursor: int, delivered: int, dead_letters: Sequence[DeadLetter] = ()) -> None:
         """Everything up to `cursor` is at the platform or among `dead_letters`."""
         now = _now()
+        # A dead letter is the only trace of its readings: the spool lets go of the frame once the cursor is past it.
+        self._db.execute(f"PRAGMA synchronous={'FULL' if dead_letters else 'NORMAL'}")
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany(
