@@ -63,7 +63,8 @@ class Observer:
         self._values = array("i", [MISSING] * width)
         self._due = 0
         self._due_ms = 0
-        self._planned = False
+        self._done = 0  # the time on the schedule that was sampled last; none yet
+        self._done_ms = -1
         self._generation = -1
         self._seconds = 0
         self._milliseconds = 0
@@ -78,12 +79,13 @@ class Observer:
             while True:
                 clock.update()
                 if self._generation != clock.generation:
-                    self._planned = False
                     self._plan()
                 wait = self._wait_ms()
                 if wait <= 0:
                     break
                 await clock.sleep_ms(wait)
+            self._done = self._due
+            self._done_ms = self._due_ms
             if self._start():
                 if self.driver.conversion_ms:
                     await clock.sleep_ms(self.driver.conversion_ms)
@@ -104,14 +106,13 @@ class Observer:
             milliseconds += self.every_ms - passed
             seconds += milliseconds // 1000
             milliseconds %= 1000
-        if self._planned and self._due == seconds and self._due_ms == milliseconds:
+        if self._done == seconds and self._done_ms == milliseconds:
             # The clock was set back a little, or it woke us early.
             milliseconds += self.every_ms % 1000
             seconds += self._every_s + milliseconds // 1000
             milliseconds %= 1000
         self._due = seconds
         self._due_ms = milliseconds
-        self._planned = True
         self._generation = clock.generation
 
     def _wait_ms(self):

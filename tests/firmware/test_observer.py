@@ -273,6 +273,28 @@ print("done")
     assert "done" in out
 
 
+def test_a_clock_set_back_while_waiting_repeats_no_sample(run_firmware: RunFirmware) -> None:
+    """The host's answer comes 100 ms after a sample and sets the clock back by 300 ms: that sample is not due again."""
+    out = run_firmware(
+        PARTS
+        + """
+class SetBack(Stepped):
+    def sleep_ms(self, milliseconds):
+        if self.most == 7:
+            self._pass(100)
+            self.set_utc(self.seconds, self.milliseconds + 700 - 1000, 0)
+            self.most -= 1
+            return asyncio.sleep_ms(0)
+        return Stepped.sleep_ms(self, milliseconds)
+clock = SetBack(200000000)
+run(observe(Driver(), 1, clock, seconds=3600))
+for batch in stored:
+    print(*batch)
+"""
+    )
+    assert out.strip() == "False 200000001000 9 18 [1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000]"
+
+
 def test_a_sensor_that_tells_its_id_is_described_anew(run_firmware: RunFirmware) -> None:
     """When it first answers, and when another one is plugged in: what the first one measured goes out under its own name."""
     out = run_firmware(
