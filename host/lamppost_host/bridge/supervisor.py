@@ -1,6 +1,5 @@
 """`lamppost bridge`: the intake in this process, each sink in one of its own, started again when it dies."""
 
-import fcntl
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import IO
 from lamppost_host.bridge.backoff import Backoff
 from lamppost_host.bridge.database import open_for_reading
 from lamppost_host.bridge.intake import CLIENT_ID, BrokerAccess, Intake, State
+from lamppost_host.bridge.locking import lock
 from lamppost_host.bridge.sinks import KINDS, SinkSpec
 from lamppost_host.bridge.spool import PRUNE_ROWS, Receipt, Spool, SpoolError
 from lamppost_host.bridge.worker import STOP, Job
@@ -161,7 +161,9 @@ class Bridge:
         self._on_ready = on_ready
         self._ready = False
         self._stopping = False
-        self._lock = _lock(settings.folder)
+        self._lock = lock(
+            settings.folder / "bridge.lock", LOCK_SECONDS, f"another bridge works in {settings.folder}"
+        )
         names = [spec.name for spec in settings.sinks]
         for spec in settings.sinks:
             if spec.kind not in KINDS:
@@ -259,21 +261,3 @@ class Bridge:
                 self._pruned_to = cursors
         except SpoolError as error:
             log.warning("delivered frames are not removed yet: %s", error.message)
-
-
-def _lock(folder: Path) -> IO[bytes]:
-    """Be the only bridge on this folder."""
-    file = (folder / "bridge.lock").open("ab")
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise LamppostError(
-                    f"another bridge works in {folder}", "Stop it, or give this one another --home."
-                ) from None
-            time.sleep(0.02)
-        else:
-            return file

@@ -5,7 +5,6 @@ spool has something new, and `stop` for a clean end. Its end without `stop` is t
 it is, because that is safe at any point.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -13,7 +12,6 @@ import signal
 import sqlite3
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from typing import Any, BinaryIO
 
 from lamppost_host.bridge import sinks
 from lamppost_host.bridge.backoff import Backoff, Outage
+from lamppost_host.bridge.locking import lock
 from lamppost_host.bridge.sink_store import SinkStore
 from lamppost_host.bridge.spool_reader import Batch, SpoolReader
 from lamppost_host.errors import LamppostError
@@ -172,25 +171,6 @@ class Runner:
         self._signals.stopping.wait(delay)
 
 
-def lock(path: Path, seconds: float) -> BinaryIO:
-    """Be the only process on this sink's file; LamppostError when another keeps it."""
-    file = path.with_suffix(".lock").open("ab")
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise LamppostError(
-                    f"another process delivers from {path}",
-                    "Stop the other bridge, or give this one another --home.",
-                ) from None
-            time.sleep(0.05)
-        else:
-            return file
-
-
 def _orphaned() -> None:
     os._exit(0)
 
@@ -217,7 +197,8 @@ def main() -> None:
         target=signals.listen, args=(sys.stdin.buffer, _orphaned), name="signals", daemon=True
     ).start()
     try:
-        with lock(Path(job.store), PREDECESSOR_SECONDS):
+        lock_path = Path(job.store).with_suffix(".lock")
+        with lock(lock_path, PREDECESSOR_SECONDS, f"another bridge delivers from {job.store}"):
             store = SinkStore(Path(job.store))
             reader = SpoolReader(Path(job.spool))
             store.follow(reader.identity())
