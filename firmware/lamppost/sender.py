@@ -6,6 +6,7 @@ import time
 from micropython import const
 
 from . import msgpack
+from .clock import believable
 from .cursor import Cursor
 
 _MARK_WAIT_MS = const(1000)  # for the retained mark, after SUBACK
@@ -44,7 +45,7 @@ class Sender:
         self._cursor = Cursor(journal)
         self._mark_topic = (prefix + "mark").encode()
         self._time_topic = (prefix + "time").encode()
-        self._session_present = False
+        self._forgotten = True  # by the broker, since the last time that everything was sent again: what it acknowledged may be lost
         self._connection = 0  # counts connections, so that a session notices that its own is over
         self._about_sent = None  # revision of the last about document on this connection
         self._quiet_since = 0  # ticks: since then no mark moved
@@ -68,7 +69,7 @@ class Sender:
     # What the client calls
 
     def _on_connect(self, session_present):
-        self._session_present = session_present
+        self._forgotten = self._forgotten or not session_present
         self._connection += 1
         self._marked.clear()
 
@@ -82,7 +83,9 @@ class Sender:
                 return
         if len(self._early) >= _MOST_EARLY:
             self._early.pop(0)
-        self._early.append(packet_id)  # the acknowledgement of a document, or of a frame whose `publish` has yet to return
+        self._early.append(
+            packet_id
+        )  # the acknowledgement of a document, or of a frame whose `publish` has yet to return
 
     def _on_message(self, topic, payload, retained):
         try:
@@ -97,12 +100,13 @@ class Sender:
     def _take_mark(self, message):
         if len(message) != 2 or message[0] != 1:
             raise ValueError("another mark")
-        moved = False
+        head = self._journal.head
         for boot, seq in message[1]:
             if not isinstance(boot, bytes) or len(boot) != 8 or not isinstance(seq, int):
                 raise ValueError("another mark")
-            moved = self._journal.confirm(boot, seq) or moved
-        if moved:
+            self._journal.confirm(boot, seq)
+        if self._journal.head != head:
+            # The oldest frame is confirmed. That others are is no reason to wait: a broker may have lost an earlier boot's.
             self._quiet_since = time.ticks_ms()
             self._resend_ms = self._first_resend_ms
         self._marked.set()
@@ -112,7 +116,7 @@ class Sender:
         if len(message) != 4 or message[0] != 1 or not all([isinstance(item, int) for item in message]):
             raise ValueError("another time")
         _, ticks, seconds, milliseconds = message
-        if ticks != self._asked_at or not 0 <= milliseconds < 1000:
+        if ticks != self._asked_at or not 0 <= milliseconds < 1000 or not believable(seconds):
             return
         self._asked_at = None
         round_trip = time.ticks_diff(time.ticks_ms(), ticks)
@@ -178,8 +182,9 @@ class Sender:
     def _resume(self):
         """Where to send from on a new connection: what the last one left unacknowledged, or all that is not confirmed if the broker has forgotten us."""
         cursor = self._cursor
-        if not self._session_present:
+        if self._forgotten:
             cursor.rewind()
+            self._forgotten = False
         elif self._in_flight:
             cursor.go(*min([entry[1:] for entry in self._in_flight]))
         self._in_flight.clear()
@@ -213,6 +218,10 @@ class Sender:
                 cursor.skip()
             if self._status_due():
                 await self._refresh_status()
+        if client.connected and self._about_sent != self._documents.about()[1]:
+            await self._publish_about(
+                None
+            )  # after frames of an older one, the one in force is to be retained
 
     def _date(self, cursor):
         """Give the copy in the cursor's buffer its UTC, if that can be known. False: hold it back."""

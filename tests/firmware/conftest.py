@@ -18,7 +18,7 @@ def run_firmware(micropython: list[str], tmp_path: Path) -> RunFirmware:
     `run_firmware("from lamppost import batch ...", "argument", timeout=30)`. Hand in hardware and paths as arguments (`sys.argv[1:]`).
     """
 
-    def run(script: str, *arguments: str, timeout: float = 60, heap: str = "2m") -> str:
+    def run(script: str, *arguments: str, timeout: float = 60, heap: str = "4m") -> str:
         file = tmp_path / "script.py"
         file.write_text(
             f"import sys\nsys.path[:0] = [{str(FIRMWARE)!r}, {str(BOARDS / 'unix')!r}]\n" + script,

@@ -325,3 +325,101 @@ go(main())
 """
     )
     assert "done" in out
+
+
+def test_an_earlier_boots_lost_frames_are_sent_again_while_marks_of_this_boot_come(
+    run_firmware: RunFirmware,
+) -> None:
+    """The broker acknowledges and loses the first boot's frames; the second boot's, which the host confirms one by one, are no reason to wait."""
+    out = run_firmware(
+        PARTS
+        + """
+async def main():
+    new_flash(64)
+    journal, documents, broker, sender, clock = set_up(1)
+    put(journal)
+    put(journal)
+    cut_power(journal)
+    journal, documents, broker, sender, clock = set_up(2, resend_s=1)
+    first = bytes([1]) * 8
+    publish = broker.publish
+    times = [0]
+    async def losing(topic, payload, qos=0, retain=False):
+        if topic.endswith("obs") and identity(payload)[0] == first:
+            times[0] += 1
+            broker.host = times[0] > 2
+        try:
+            return await publish(topic, payload, qos, retain)
+        finally:
+            broker.host = True
+    broker.publish = losing
+    task = asyncio.create_task(sender.run())
+    broker.connect()
+    for _ in range(40):
+        put(journal)
+        sender.wake()
+        await asyncio.sleep_ms(100)
+        if times[0] > 2 and journal.pending == 0:
+            break
+    assert times[0] >= 4, times
+    assert journal.pending == 0, journal.pending
+    task.cancel()
+    print("done")
+go(main())
+"""
+    )
+    assert "done" in out
+
+
+def test_a_time_that_can_not_be_is_refused(run_firmware: RunFirmware) -> None:
+    """A host whose own clock is unset says 1970."""
+    out = run_firmware(
+        PARTS
+        + """
+async def main():
+    new_flash(64)
+    journal, documents, broker, sender, clock = set_up(1, clock=Clock(calendar=False))
+    put(journal, undated=True)
+    task = asyncio.create_task(sender.run())
+    broker.connect()
+    await until(lambda: broker.of("ask"))
+    ticks = msgpack.unpack(broker.of("ask")[-1])[1]
+    broker.say("time", [1, ticks, -1577836800 + 30, 0])
+    assert not clock.synced
+    broker.say("time", [1, ticks, 200000000, 0])
+    assert clock.synced
+    task.cancel()
+    print("done")
+go(main())
+"""
+    )
+    assert "done" in out
+
+
+def test_a_broker_that_forgot_is_noticed_though_that_connection_was_over_at_once(
+    run_firmware: RunFirmware,
+) -> None:
+    out = run_firmware(
+        PARTS
+        + """
+async def main():
+    new_flash(64)
+    journal, documents, broker, sender, clock = set_up(1)
+    broker.host = False
+    for _ in range(3):
+        put(journal)
+    task = asyncio.create_task(sender.run())
+    broker.connect(True)
+    await until(lambda: len(broker.frames()) == 3)
+    await until(lambda: not sender._in_flight)
+    broker.drop()
+    broker.connect(False)
+    broker.drop()
+    broker.connect(True)
+    await until(lambda: len(broker.frames()) == 6)
+    task.cancel()
+    print("done")
+go(main())
+"""
+    )
+    assert "done" in out
