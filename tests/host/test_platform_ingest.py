@@ -20,9 +20,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 @pytest.fixture
-def streams(platform: Platform) -> list[int]:
-    """Three new Datastreams."""
-    node = platform.create("Things", thing("Ingest", datastreams=3))
+def streams(platform: Platform, request: pytest.FixtureRequest) -> list[int]:
+    """Three new Datastreams, of a Thing of the test's name: stable keys are unique."""
+    node = platform.create("Things", thing(request.node.name, datastreams=3))
     return [each["@iot.id"] for each in platform.get(f"Things({node})/Datastreams", orderby="id")["value"]]
 
 
